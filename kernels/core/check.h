@@ -49,11 +49,11 @@ template <typename... Parts>
 
 // Throws Error{kind} with the joined parts unless `condition` holds. The parts are only evaluated
 // on failure.
-#define ENGINE_CHECK(condition, kind, ...)                     \
-  do {                                                         \
-    if (!(condition)) [[unlikely]] {                           \
-      ::engine::fail((kind), __VA_ARGS__);                     \
-    }                                                          \
+#define ENGINE_CHECK(condition, kind, ...) \
+  do {                                     \
+    if (!(condition)) [[unlikely]] {       \
+      ::engine::fail((kind), __VA_ARGS__); \
+    }                                      \
   } while (false)
 
 // A broken invariant of our own code (shape of an op's operands, a null pointer): kInternal.

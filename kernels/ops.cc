@@ -1,0 +1,67 @@
+// The definitions of the fused ops, composed of primitives, and the recorder's dispatch.
+#include "kernels/ops.h"
+
+#include <type_traits>
+
+namespace engine {
+
+void Ops::attention_in(const AttentionInCall& call, Workspace scratch) {
+  check_call(call);
+  const std::int64_t tokens = call.x.size(0), heads = call.q.size(1), head_size = call.q.size(2);
+  const std::int64_t kv_heads = call.k_cache.size(0);
+  const Tensor hidden = scratch.take(call.x.dtype, call.x.shape);
+  const Tensor joined = scratch.take(call.x.dtype, {tokens, call.qkv.rows});
+  rmsnorm({.out = hidden, .x = call.x, .weight = call.norm, .eps = call.eps});
+  linear({.out = joined, .x = hidden, .weight = call.qkv, .residual = {}});
+
+  const Tensor by_head = joined.split(1, head_size);  // (T, H + 2 G, Dh)
+  const Tensor q = by_head.slice(1, 0, heads);
+  const Tensor k = by_head.slice(1, heads, kv_heads);
+  const Tensor v = by_head.slice(1, heads + kv_heads, kv_heads);
+  rope({.out = call.q, .x = q, .table = call.rope_table, .position = call.position});
+  rope({.out = k, .x = k, .table = call.rope_table, .position = call.position});
+  kv_append({.k_cache = call.k_cache,
+             .v_cache = call.v_cache,
+             .k = k,
+             .v = v,
+             .position = call.position});
+}
+
+void Ops::attention_out(const AttentionOutCall& call, Workspace) {
+  check_call(call);
+  linear({.out = call.x, .x = call.attention, .weight = call.output, .residual = call.x});
+}
+
+void Ops::feed_forward(const FeedForwardCall& call, Workspace scratch) {
+  check_call(call);
+  const std::int64_t tokens = call.x.size(0), width = call.down.columns;
+  const Tensor hidden = scratch.take(call.x.dtype, call.x.shape);
+  const Tensor gate_up = scratch.take(call.x.dtype, {tokens, 2 * width});
+  const Tensor gate = gate_up.slice(1, 0, width), up = gate_up.slice(1, width, width);
+  rmsnorm({.out = hidden, .x = call.x, .weight = call.norm, .eps = call.eps});
+  linear({.out = gate_up, .x = hidden, .weight = call.gate_up, .residual = {}});
+  silu_mul({.out = gate, .gate = gate, .up = up});
+  linear({.out = call.x, .x = gate, .weight = call.down, .residual = call.x});
+}
+
+void run_call(Ops& ops, const Call& call, Workspace scratch) {
+  std::visit(
+      [&](const auto& c) {
+        using C = std::decay_t<decltype(c)>;
+        if constexpr (std::is_same_v<C, EmbedCall>) ops.embed(c);
+        if constexpr (std::is_same_v<C, RmsNormCall>) ops.rmsnorm(c);
+        if constexpr (std::is_same_v<C, LinearCall>) ops.linear(c);
+        if constexpr (std::is_same_v<C, RopeCall>) ops.rope(c);
+        if constexpr (std::is_same_v<C, KvAppendCall>) ops.kv_append(c);
+        if constexpr (std::is_same_v<C, AttentionCall>) ops.attention(c, scratch);
+        if constexpr (std::is_same_v<C, SiluMulCall>) ops.silu_mul(c);
+        if constexpr (std::is_same_v<C, AddCall>) ops.add(c);
+        if constexpr (std::is_same_v<C, SampleCall>) ops.sample(c);
+        if constexpr (std::is_same_v<C, AttentionInCall>) ops.attention_in(c, scratch);
+        if constexpr (std::is_same_v<C, AttentionOutCall>) ops.attention_out(c, scratch);
+        if constexpr (std::is_same_v<C, FeedForwardCall>) ops.feed_forward(c, scratch);
+      },
+      call);
+}
+
+}  // namespace engine

@@ -1,0 +1,201 @@
+// Everything a model graph may ask of a backend.
+//
+// Every call is plain data — tensors, weights, scalars — so that a recorder can keep it and a
+// backend can lower a whole step of calls later. Every op is asynchronous on its backend's stream,
+// allocates nothing and synchronises nothing. What changes from step to step (token ids, position,
+// sampling parameters and history) is read from device tensors; what a call holds by value
+// (addresses, shapes, bounds) stays as it is when a recorded step is replayed.
+//
+// Dimension letters: T tokens of the step, D model width, H query heads, G key/value heads, Dh head
+// size, F feed-forward width, V vocabulary, C capacity of the cache in positions, N and K outputs
+// and inputs of a linear.
+//
+// Types: x, activations, norms and caches share one floating-point dtype, the compute type of the
+// session (f32, f16 or bf16); norms, softmax, rotary embedding and every accumulation are fp32 (and
+// fp32 arithmetic never uses TF32). Logits are f32. Tensors have dense rows (innermost stride 1);
+// other strides are free where a comment says "strided". Bad operands throw Error{kInternal} before
+// anything is launched.
+#pragma once
+
+#include <cstdint>
+#include <variant>
+
+#include "kernels/core/sampling.h"
+#include "kernels/core/tensor.h"
+#include "kernels/core/weight.h"
+#include "kernels/core/workspace.h"
+
+namespace engine {
+
+// out[t, :] = table[ids[t], :], rounded to out's dtype. Ids outside [0, V) are the caller's error:
+// the row written is then NaN, which the sampling step reports.
+struct EmbedCall {
+  Tensor out;    // (T, D)
+  Weight table;  // (V, D)
+  Tensor ids;    // (T) i32
+};
+
+// out = (x ÷ √(mean(x²) + eps), rounded to the activation dtype) × weight, rounded again. The order
+// is that of Hugging Face's LlamaRMSNorm; mean and root are fp32. out may be x itself.
+struct RmsNormCall {
+  Tensor out;     // (T, D)
+  Tensor x;       // (T, D) strided
+  Tensor weight;  // (D)
+  float eps = 1e-5f;
+};
+
+// out = x · Wᵀ (+ residual), accumulated in fp32 and rounded once. residual may be out itself.
+struct LinearCall {
+  Tensor out;       // (T, N) strided; x's dtype or f32
+  Tensor x;         // (T, K) strided
+  Weight weight;    // (N, K)
+  Tensor residual;  // (T, N) strided, out's dtype; absent: nothing is added
+};
+
+// Rotary position embedding in Hugging Face's "rotate half" pairing: for i < Dh/2 and the position
+// p = position + t,
+//   out[i]        = x[i] · cos[p, i] − x[i + Dh/2] · sin[p, i]
+//   out[i + Dh/2] = x[i + Dh/2] · cos[p, i] + x[i] · sin[p, i]
+// in fp32. out may be x itself. Positions at or past P are clamped to P − 1; the session never
+// steps there.
+struct RopeCall {
+  Tensor out;       // (T, heads, Dh) strided
+  Tensor x;         // (T, heads, Dh) strided
+  Tensor table;     // (P, Dh) f32: cos in [0, Dh/2), sin in [Dh/2, Dh)
+  Tensor position;  // (1) i32: the position of token 0 of the step
+};
+
+// k_cache[g, position + t, :] = k[t, g, :], and v alike. Rows at or past C are not written.
+struct KvAppendCall {
+  Tensor k_cache, v_cache;  // (G, C, Dh) strided
+  Tensor k, v;              // (T, G, Dh) strided
+  Tensor position;          // (1) i32
+};
+
+// Softmax attention of T queries over a cache, never materialising T × C. With q = position + t the
+// position of a query and j that of a key, the query sees keys with 0 ≤ j ≤ q (causal), or
+// 0 ≤ j < position + T (not causal), and q − j < window where window > 0:
+//   out[t, h] = Σ_j softmax_j(scale · q[t, h] · k[g, j]) v[g, j],   g = h ÷ (H ÷ G).
+// The length comes from the device, so `bound` only limits what may be launched: position + T ≤
+// bound ≤ C. Steps with the same T and bound are bitwise the same eager or replayed. A query that
+// sees no key gives zeros and lse = −∞.
+struct AttentionCall {
+  Tensor out;               // (T, H, Dh) strided
+  Tensor q;                 // (T, H, Dh) strided
+  Tensor k_cache, v_cache;  // (G, C, Dh) strided
+  Tensor position;          // (1) i32
+  std::int64_t bound = 0;   // host bound of position + T
+  float scale = 1.0f;
+  bool causal = true;
+  std::int64_t window = 0;  // 0: no window
+  Tensor lse;               // (H, T) f32, natural log; absent: not wanted
+};
+
+// out = silu(gate) · up, silu(z) = z ÷ (1 + exp(−z)), in fp32, rounded once.
+struct SiluMulCall {
+  Tensor out;       // (T, F) strided
+  Tensor gate, up;  // (T, F) strided
+};
+
+// out = a + b in fp32, rounded once. out may be a or b.
+struct AddCall {
+  Tensor out, a, b;  // (T, D) strided
+};
+
+// Draws the next token from one row of logits and prepares the next step:
+//   repetition penalty for every id with seen[id] ≠ 0 (l > 0: l ÷ r, else l × r) → ÷ temperature →
+//   top-k (ties with the k-th are kept) → top-p (the fewest most probable ids whose mass reaches
+//   top_p; ids tied with the last are kept) → min-p (p ≥ min_p · max p) → argmax of p ÷ e with
+//   e = −ln u, u the Philox draw of (seed, position of the new token, id); ties to the lowest id.
+// At temperature 0 the argmax of the penalised logits, ties to the lowest id. Where any logit is
+// NaN or infinite, sampled.not_finite is set and the id is 0.
+// Then next_ids[0] = id, seen[id] = 1, position += advance: a replayed decode step needs no host.
+struct SampleCall {
+  Tensor logits;             // (V) f32
+  Tensor params;             // one SamplingParams, as (sizeof) u8
+  Tensor seen;               // (V) u8
+  Tensor position;           // (1) i32, of token 0 of this step
+  Tensor next_ids;           // (≥ 1) i32
+  Tensor sampled;            // one SampledToken, as (2) i32
+  std::int32_t advance = 1;  // T of this step
+};
+
+// Fused: the way into attention.
+//   h = rmsnorm(x); [q k v] = h · Wqkvᵀ; q, k = rope(q, k); append k, v to the cache.
+struct AttentionInCall {
+  Tensor q;     // out (T, H, Dh)
+  Tensor x;     // (T, D)
+  Tensor norm;  // (D)
+  float eps = 1e-5f;
+  Weight qkv;               // ((H + 2 G) · Dh, D): q rows, then k rows, then v rows
+  Tensor rope_table;        // (P, Dh) f32
+  Tensor position;          // (1) i32
+  Tensor k_cache, v_cache;  // (G, C, Dh)
+};
+
+// Fused: the way out of attention. x += attention · Woᵀ.
+struct AttentionOutCall {
+  Tensor x;          // (T, D), in and out
+  Tensor attention;  // (T, H · Dh)
+  Weight output;     // (D, H · Dh)
+};
+
+// Fused: the gated feed-forward. x += (silu(h · Wgateᵀ) · (h · Wupᵀ)) · Wdownᵀ with h = rmsnorm(x).
+struct FeedForwardCall {
+  Tensor x;     // (T, D), in and out
+  Tensor norm;  // (D)
+  float eps = 1e-5f;
+  Weight gate_up;  // (2 F, D): gate rows, then up rows
+  Weight down;     // (D, F)
+};
+
+class Ops {
+ public:
+  virtual ~Ops() = default;
+
+  virtual void embed(const EmbedCall& call) = 0;
+  virtual void rmsnorm(const RmsNormCall& call) = 0;
+  virtual void linear(const LinearCall& call) = 0;
+  virtual void rope(const RopeCall& call) = 0;
+  virtual void kv_append(const KvAppendCall& call) = 0;
+  virtual void attention(const AttentionCall& call, Workspace scratch) = 0;
+  virtual void silu_mul(const SiluMulCall& call) = 0;
+  virtual void add(const AddCall& call) = 0;
+  virtual void sample(const SampleCall& call) = 0;
+
+  // Bytes of scratch that this backend's attention takes for `call`; a pure function of its shapes,
+  // dtype and bound.
+  virtual std::size_t attention_scratch_bytes(const AttentionCall& call) const = 0;
+
+  // The fused ops. The bodies in ops.cc, composed of the primitives above, are their definition,
+  // their oracle and the fallback; a backend overrides one where fusing pays and then needs no more
+  // scratch than the body here.
+  virtual void attention_in(const AttentionInCall& call, Workspace scratch);
+  virtual void attention_out(const AttentionOutCall& call, Workspace scratch);
+  virtual void feed_forward(const FeedForwardCall& call, Workspace scratch);
+};
+
+// Any call, as a recorder keeps it.
+using Call = std::variant<EmbedCall, RmsNormCall, LinearCall, RopeCall, KvAppendCall, AttentionCall,
+                          SiluMulCall, AddCall, SampleCall, AttentionInCall, AttentionOutCall,
+                          FeedForwardCall>;
+
+// Runs one recorded call on `ops`. `scratch` is what the caller passed when it was recorded.
+void run_call(Ops& ops, const Call& call, Workspace scratch);
+
+// Operand checks shared by every backend: shapes, dtypes and dense rows as the comments above say.
+// Throws Error{kInternal} naming the op.
+void check_call(const EmbedCall& call);
+void check_call(const RmsNormCall& call);
+void check_call(const LinearCall& call);
+void check_call(const RopeCall& call);
+void check_call(const KvAppendCall& call);
+void check_call(const AttentionCall& call);
+void check_call(const SiluMulCall& call);
+void check_call(const AddCall& call);
+void check_call(const SampleCall& call);
+void check_call(const AttentionInCall& call);
+void check_call(const AttentionOutCall& call);
+void check_call(const FeedForwardCall& call);
+
+}  // namespace engine

@@ -1,0 +1,177 @@
+// The operand checks of every op, shared by the backends.
+#include "kernels/core/check.h"
+#include "kernels/ops.h"
+
+namespace engine {
+namespace {
+
+void expect_shape(const char* op, const char* name, const Tensor& tensor, Shape shape) {
+  ENGINE_REQUIRE(tensor, op, ": ", name, " is absent");
+  ENGINE_REQUIRE(tensor.shape == shape, op, ": ", name, " has shape ", tensor.shape, ", expected ",
+                 shape);
+  ENGINE_REQUIRE(tensor.has_dense_rows(), op, ": the rows of ", name, " are not dense");
+}
+
+void expect_dtype(const char* op, const char* name, const Tensor& tensor, DType dtype) {
+  ENGINE_REQUIRE(tensor.dtype == dtype, op, ": ", name, " is ", tensor.dtype, ", expected ", dtype);
+}
+
+void expect(const char* op, const char* name, const Tensor& tensor, DType dtype, Shape shape) {
+  expect_shape(op, name, tensor, shape);
+  expect_dtype(op, name, tensor, dtype);
+}
+
+void expect_rank(const char* op, const char* name, const Tensor& tensor, int rank) {
+  ENGINE_REQUIRE(tensor && tensor.rank() == rank, op, ": ", name, " must have rank ", rank,
+                 ", has ", tensor.shape);
+  ENGINE_REQUIRE(tensor.has_dense_rows(), op, ": the rows of ", name, " are not dense");
+}
+
+void expect_float(const char* op, const char* name, const Tensor& tensor) {
+  ENGINE_REQUIRE(is_float(tensor.dtype), op, ": ", name, " is ", tensor.dtype,
+                 ", expected a floating-point type");
+}
+
+void expect_weight(const char* op, const char* name, const Weight& weight, std::int64_t rows,
+                   std::int64_t columns) {
+  ENGINE_REQUIRE(weight && weight.rows == rows && weight.columns == columns, op, ": ", name,
+                 " is (", weight.rows, ", ", weight.columns, "), expected (", rows, ", ", columns,
+                 ")");
+}
+
+void expect_rope(const char* op, const Tensor& table, const Tensor& position,
+                 std::int64_t head_size) {
+  expect_rank(op, "table", table, 2);
+  expect(op, "table", table, DType::kF32, {table.size(0), head_size});
+  ENGINE_REQUIRE(table.size(0) > 0 && head_size % 2 == 0, op, ": an odd head size ", head_size,
+                 " or an empty table");
+  expect(op, "position", position, DType::kI32, {1});
+}
+
+}  // namespace
+
+void check_call(const EmbedCall& call) {
+  expect_rank("embed", "out", call.out, 2);
+  expect_float("embed", "out", call.out);
+  expect("embed", "ids", call.ids, DType::kI32, {call.out.size(0)});
+  expect_weight("embed", "table", call.table, call.table.rows, call.out.size(1));
+}
+
+void check_call(const RmsNormCall& call) {
+  expect_rank("rmsnorm", "x", call.x, 2);
+  expect_float("rmsnorm", "x", call.x);
+  expect("rmsnorm", "out", call.out, call.x.dtype, call.x.shape);
+  expect("rmsnorm", "weight", call.weight, call.x.dtype, {call.x.size(1)});
+}
+
+void check_call(const LinearCall& call) {
+  expect_rank("linear", "x", call.x, 2);
+  expect_float("linear", "x", call.x);
+  expect_weight("linear", "weight", call.weight, call.weight.rows, call.x.size(1));
+  expect_shape("linear", "out", call.out, {call.x.size(0), call.weight.rows});
+  ENGINE_REQUIRE(call.out.dtype == call.x.dtype || call.out.dtype == DType::kF32, "linear: out is ",
+                 call.out.dtype, ", expected ", call.x.dtype, " or f32");
+  if (call.residual) expect("linear", "residual", call.residual, call.out.dtype, call.out.shape);
+}
+
+void check_call(const RopeCall& call) {
+  expect_rank("rope", "x", call.x, 3);
+  expect_float("rope", "x", call.x);
+  expect("rope", "out", call.out, call.x.dtype, call.x.shape);
+  expect_rope("rope", call.table, call.position, call.x.size(2));
+}
+
+void check_call(const KvAppendCall& call) {
+  expect_rank("kv_append", "k", call.k, 3);
+  expect_float("kv_append", "k", call.k);
+  expect_rank("kv_append", "k_cache", call.k_cache, 3);
+  const Shape cache = {call.k.size(1), call.k_cache.size(1), call.k.size(2)};
+  expect("kv_append", "v", call.v, call.k.dtype, call.k.shape);
+  expect("kv_append", "k_cache", call.k_cache, call.k.dtype, cache);
+  expect("kv_append", "v_cache", call.v_cache, call.k.dtype, cache);
+  expect("kv_append", "position", call.position, DType::kI32, {1});
+}
+
+void check_call(const AttentionCall& call) {
+  expect_rank("attention", "q", call.q, 3);
+  expect_float("attention", "q", call.q);
+  expect("attention", "out", call.out, call.q.dtype, call.q.shape);
+  expect_rank("attention", "k_cache", call.k_cache, 3);
+  const std::int64_t tokens = call.q.size(0), heads = call.q.size(1);
+  const Shape cache = {call.k_cache.size(0), call.k_cache.size(1), call.q.size(2)};
+  expect("attention", "k_cache", call.k_cache, call.q.dtype, cache);
+  expect("attention", "v_cache", call.v_cache, call.q.dtype, cache);
+  expect("attention", "position", call.position, DType::kI32, {1});
+  ENGINE_REQUIRE(cache[0] > 0 && heads % cache[0] == 0, "attention: ", heads, " query heads over ",
+                 cache[0], " key/value heads");
+  ENGINE_REQUIRE(call.bound >= tokens && call.bound <= cache[1], "attention: bound ", call.bound,
+                 " outside [", tokens, ", ", cache[1], "]");
+  ENGINE_REQUIRE(call.window >= 0, "attention: a negative window ", call.window);
+  if (call.lse) expect("attention", "lse", call.lse, DType::kF32, {heads, tokens});
+}
+
+void check_call(const SiluMulCall& call) {
+  expect_rank("silu_mul", "gate", call.gate, 2);
+  expect_float("silu_mul", "gate", call.gate);
+  expect("silu_mul", "up", call.up, call.gate.dtype, call.gate.shape);
+  expect("silu_mul", "out", call.out, call.gate.dtype, call.gate.shape);
+}
+
+void check_call(const AddCall& call) {
+  expect_rank("add", "a", call.a, 2);
+  expect_float("add", "a", call.a);
+  expect("add", "b", call.b, call.a.dtype, call.a.shape);
+  expect("add", "out", call.out, call.a.dtype, call.a.shape);
+}
+
+void check_call(const SampleCall& call) {
+  expect_rank("sample", "logits", call.logits, 1);
+  const std::int64_t vocabulary = call.logits.size(0);
+  ENGINE_REQUIRE(vocabulary > 0 && call.advance >= 0, "sample: an empty vocabulary or a negative ",
+                 "advance ", call.advance);
+  expect_dtype("sample", "logits", call.logits, DType::kF32);
+  expect("sample", "params", call.params, DType::kU8,
+         {static_cast<std::int64_t>(sizeof(SamplingParams))});
+  expect("sample", "seen", call.seen, DType::kU8, {vocabulary});
+  expect("sample", "position", call.position, DType::kI32, {1});
+  expect_rank("sample", "next_ids", call.next_ids, 1);
+  expect_dtype("sample", "next_ids", call.next_ids, DType::kI32);
+  ENGINE_REQUIRE(call.next_ids.size(0) >= 1, "sample: next_ids is empty");
+  expect("sample", "sampled", call.sampled, DType::kI32, {2});
+}
+
+void check_call(const AttentionInCall& call) {
+  expect_rank("attention_in", "x", call.x, 2);
+  expect_float("attention_in", "x", call.x);
+  const std::int64_t tokens = call.x.size(0), width = call.x.size(1);
+  expect_rank("attention_in", "q", call.q, 3);
+  expect_rank("attention_in", "k_cache", call.k_cache, 3);
+  const std::int64_t heads = call.q.size(1), head_size = call.q.size(2);
+  const std::int64_t kv_heads = call.k_cache.size(0);
+  const Shape cache = {kv_heads, call.k_cache.size(1), head_size};
+  expect("attention_in", "q", call.q, call.x.dtype, {tokens, heads, head_size});
+  expect("attention_in", "norm", call.norm, call.x.dtype, {width});
+  expect_weight("attention_in", "qkv", call.qkv, (heads + 2 * kv_heads) * head_size, width);
+  expect_rope("attention_in", call.rope_table, call.position, head_size);
+  expect("attention_in", "k_cache", call.k_cache, call.x.dtype, cache);
+  expect("attention_in", "v_cache", call.v_cache, call.x.dtype, cache);
+}
+
+void check_call(const AttentionOutCall& call) {
+  expect_rank("attention_out", "x", call.x, 2);
+  expect_rank("attention_out", "attention", call.attention, 2);
+  expect_weight("attention_out", "output", call.output, call.x.size(1), call.attention.size(1));
+  expect("attention_out", "attention", call.attention, call.x.dtype,
+         {call.x.size(0), call.output.columns});
+}
+
+void check_call(const FeedForwardCall& call) {
+  expect_rank("feed_forward", "x", call.x, 2);
+  expect_float("feed_forward", "x", call.x);
+  const std::int64_t width = call.x.size(1), inner = call.down.columns;
+  expect("feed_forward", "norm", call.norm, call.x.dtype, {width});
+  expect_weight("feed_forward", "down", call.down, width, inner);
+  expect_weight("feed_forward", "gate_up", call.gate_up, 2 * inner, width);
+}
+
+}  // namespace engine

@@ -1,0 +1,85 @@
+// Two Ops that execute nothing: one keeps the calls, one only measures the workspace.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <vector>
+
+#include "kernels/ops.h"
+
+namespace engine {
+
+struct RecordedCall {
+  Call call;
+  Workspace scratch;
+};
+
+// Keeps every call, fused ones whole, in order. Operands are checked as they come.
+class Recorder final : public Ops {
+ public:
+  // `backend` answers questions about scratch; it is never asked to run anything.
+  explicit Recorder(const Ops& backend) : backend_(backend) {}
+
+  void embed(const EmbedCall& call) override { keep(call, {}); }
+  void rmsnorm(const RmsNormCall& call) override { keep(call, {}); }
+  void linear(const LinearCall& call) override { keep(call, {}); }
+  void rope(const RopeCall& call) override { keep(call, {}); }
+  void kv_append(const KvAppendCall& call) override { keep(call, {}); }
+  void attention(const AttentionCall& call, Workspace scratch) override { keep(call, scratch); }
+  void silu_mul(const SiluMulCall& call) override { keep(call, {}); }
+  void add(const AddCall& call) override { keep(call, {}); }
+  void sample(const SampleCall& call) override { keep(call, {}); }
+  std::size_t attention_scratch_bytes(const AttentionCall& call) const override {
+    return backend_.attention_scratch_bytes(call);
+  }
+  void attention_in(const AttentionInCall& call, Workspace scratch) override {
+    keep(call, scratch);
+  }
+  void attention_out(const AttentionOutCall& call, Workspace scratch) override {
+    keep(call, scratch);
+  }
+  void feed_forward(const FeedForwardCall& call, Workspace scratch) override {
+    keep(call, scratch);
+  }
+
+  std::vector<RecordedCall> take() { return std::move(calls_); }
+
+ private:
+  template <typename C>
+  void keep(const C& call, Workspace scratch) {
+    check_call(call);
+    calls_.push_back({call, scratch});
+  }
+
+  const Ops& backend_;
+  std::vector<RecordedCall> calls_;
+};
+
+// Executes nothing: the default bodies of the fused ops run over it, so that the workspace passed
+// down notes what they take.
+class DryRun final : public Ops {
+ public:
+  explicit DryRun(const Ops& backend) : backend_(backend) {}
+
+  void embed(const EmbedCall& call) override { check_call(call); }
+  void rmsnorm(const RmsNormCall& call) override { check_call(call); }
+  void linear(const LinearCall& call) override { check_call(call); }
+  void rope(const RopeCall& call) override { check_call(call); }
+  void kv_append(const KvAppendCall& call) override { check_call(call); }
+  void attention(const AttentionCall& call, Workspace scratch) override {
+    check_call(call);
+    const std::size_t bytes = backend_.attention_scratch_bytes(call);
+    if (bytes > 0) scratch.take(DType::kU8, {static_cast<std::int64_t>(bytes)});
+  }
+  void silu_mul(const SiluMulCall& call) override { check_call(call); }
+  void add(const AddCall& call) override { check_call(call); }
+  void sample(const SampleCall& call) override { check_call(call); }
+  std::size_t attention_scratch_bytes(const AttentionCall& call) const override {
+    return backend_.attention_scratch_bytes(call);
+  }
+
+ private:
+  const Ops& backend_;
+};
+
+}  // namespace engine

@@ -22,6 +22,7 @@ enum class ErrorKind {
   kMemory,       // host or device memory is exhausted                  (exit 5)
   kDevice,       // a device is unavailable or failed                   (exit 6)
   kIo,           // reading or writing failed at run time               (exit 1)
+  kNumeric,      // a computation gave NaN or infinity                 (exit 1)
   kInternal,     // a broken invariant: a bug in the engine             (exit 1)
 };
 

@@ -1,0 +1,23 @@
+// Standard output as the command line contract wants it: unbuffered, and honest about failures.
+#pragma once
+
+#include <string_view>
+
+namespace engine {
+
+// Standard output was closed by its reader: the run ends, without a message.
+struct BrokenPipe {};
+
+// Writes all of `text` to standard output. Throws BrokenPipe, or Error{kIo} (a full disk, say).
+// SIGPIPE must be ignored.
+void write_stdout(std::string_view text);
+
+// One line on stderr: "error: …", coloured on a terminal unless NO_COLOR is set.
+void print_error(std::string_view message);
+// One line on stderr as it is.
+void print_note(std::string_view message);
+
+// Standard error is a terminal, so that a progress bar makes sense.
+bool stderr_is_terminal();
+
+}  // namespace engine

@@ -1,0 +1,129 @@
+#include "engine/io/weight_binder.h"
+
+#include <utility>
+
+#include "kernels/core/check.h"
+
+namespace engine {
+namespace {
+
+// Where weights that are not loaded yet pretend to live.
+void* const kNotLoaded = reinterpret_cast<void*>(Workspace::kAlignment);
+
+DType to_dtype(const CheckpointTensor& tensor, const std::string& path) {
+  switch (tensor.dtype) {
+    case SafetensorsDType::kF32:
+      return DType::kF32;
+    case SafetensorsDType::kF16:
+      return DType::kF16;
+    case SafetensorsDType::kBF16:
+      return DType::kBF16;
+    default:
+      fail(ErrorKind::kUnsupported, path, ": tensor ", tensor.name, ": expected F32, F16 or BF16, ",
+           "found ", safetensors_dtype_name(tensor.dtype));
+  }
+}
+
+}  // namespace
+
+WeightBinder::WeightBinder(const Checkpoint& checkpoint, DType dtype)
+    : checkpoint_(checkpoint), dtype_(dtype) {
+  ENGINE_REQUIRE(is_float(dtype), "weights stored as ", dtype);
+}
+
+// The tensor of that name, after the checks that every use of it needs.
+const CheckpointTensor& WeightBinder::require(const std::string& name,
+                                              const std::vector<std::int64_t>& shape) {
+  const CheckpointTensor* tensor = checkpoint_.find(name);
+  ENGINE_CHECK(tensor != nullptr, ErrorKind::kModel, "tensor ", name,
+               " is missing from the checkpoint; expected shape ", shape_text(shape));
+  const std::string& path = checkpoint_.path_of(*tensor);
+  ENGINE_CHECK(tensor->shape == shape, ErrorKind::kModel, path, ": tensor ", name,
+               ": expected shape ", shape_text(shape), ", found ", shape_text(tensor->shape));
+  static_cast<void>(to_dtype(*tensor, path));
+  used_.insert(name);
+  file_bytes_ += tensor->bytes;
+  return *tensor;
+}
+
+void WeightBinder::matrix(Weight* into, std::vector<Part> parts, std::int64_t columns) {
+  std::int64_t rows = 0;
+  for (const Part& part : parts) {
+    require(part.name, {part.rows, columns});
+    rows = checked_add(rows, part.rows, part.name.c_str());
+  }
+  *into = {.data = kNotLoaded,
+           .scales = nullptr,
+           .format = plain_format(dtype_),
+           .rows = rows,
+           .columns = columns,
+           .device = {}};
+  device_bytes_ = checked_add(device_bytes_, into->bytes(), "weights");
+  requests_.push_back(
+      {.matrix = into, .vector = nullptr, .parts = std::move(parts), .columns = columns});
+}
+
+void WeightBinder::vector(Tensor* into, const std::string& name, std::int64_t size) {
+  require(name, {size});
+  *into = Tensor::contiguous(kNotLoaded, dtype_, {}, {size});
+  device_bytes_ = checked_add(device_bytes_, into->bytes(), "weights");
+  requests_.push_back({.matrix = nullptr, .vector = into, .parts = {{name, 1}}, .columns = size});
+}
+
+void WeightBinder::alias(Weight* into, const Weight* source) {
+  *into = *source;
+  aliases_.push_back({into, source});
+}
+
+void WeightBinder::ignore(const std::string& name) { used_.insert(name); }
+
+void WeightBinder::check_all_used() const {
+  std::string extra;
+  std::size_t count = 0;
+  for (const CheckpointTensor& tensor : checkpoint_.tensors()) {
+    if (used_.contains(tensor.name)) continue;
+    if (++count <= 3) extra += (extra.empty() ? "" : ", ") + tensor.name;
+  }
+  ENGINE_CHECK(count == 0, ErrorKind::kModel, "the checkpoint has ", count,
+               " tensors that this model does not know: ", extra, count > 3 ? ", …" : "");
+}
+
+// Rows of one tensor, as the uploader pulls them.
+HostWeight WeightBinder::host_weight(const CheckpointTensor& tensor, std::int64_t rows,
+                                     std::int64_t columns) const {
+  const DType dtype = to_dtype(tensor, checkpoint_.path_of(tensor));
+  const std::size_t row_bytes = static_cast<std::size_t>(columns) * dtype_size(dtype);
+  const Checkpoint* checkpoint = &checkpoint_;
+  const CheckpointTensor* source = &tensor;
+  return {.name = tensor.name,
+          .dtype = dtype,
+          .rows = rows,
+          .columns = columns,
+          .read = [=](std::int64_t row, std::int64_t count, std::byte* destination) {
+            checkpoint->read(*source, static_cast<std::uint64_t>(row) * row_bytes,
+                             static_cast<std::size_t>(count) * row_bytes, destination);
+          }};
+}
+
+std::vector<Buffer> WeightBinder::load(Backend& backend,
+                                       const std::function<void(std::size_t bytes)>& progress) {
+  const std::unique_ptr<Uploader> uploader = backend.uploader();
+  for (const Request& request : requests_) {
+    std::vector<HostWeight> parts;
+    for (const Part& part : request.parts) {
+      parts.push_back(host_weight(*checkpoint_.find(part.name), part.rows, request.columns));
+    }
+    const Weight weight = uploader->add(std::move(parts), plain_format(dtype_));
+    if (request.matrix != nullptr) {
+      *request.matrix = weight;
+    } else {
+      // A vector is a matrix of one row; ops take it as a tensor, which they only read.
+      *request.vector = Tensor::contiguous(const_cast<void*>(weight.data), dtype_, backend.device(),
+                                           {request.columns});
+    }
+  }
+  for (const Alias& alias : aliases_) *alias.into = *alias.source;
+  return uploader->finish(progress);
+}
+
+}  // namespace engine

@@ -1,0 +1,74 @@
+#include "tests/model/goldens.h"
+
+#include <fstream>
+#include <iterator>
+#include <nlohmann/json.hpp>
+#include <stdexcept>
+
+#include "kernels/core/check.h"
+#include "tests/support/paths.h"
+
+namespace engine::test {
+namespace {
+
+std::string read_bytes(const std::filesystem::path& path) {
+  std::ifstream in(path, std::ios::binary);
+  if (!in) throw std::runtime_error("cannot read " + path.string());
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+// The values of a little-endian float32 .npy, version 1.0.
+std::vector<float> read_npy(const std::filesystem::path& path) {
+  const std::string bytes = read_bytes(path);
+  constexpr std::size_t kPrefix = 10;
+  if (bytes.size() < kPrefix || bytes.find("'descr': '<f4'") == std::string::npos) {
+    throw std::runtime_error(path.string() + " is not a float32 .npy");
+  }
+  const std::size_t header = static_cast<unsigned char>(bytes[8]) +
+                             256 * static_cast<std::size_t>(static_cast<unsigned char>(bytes[9]));
+  const std::size_t begin = kPrefix + header;
+  std::vector<float> values((bytes.size() - begin) / sizeof(float));
+  bytes.copy(reinterpret_cast<char*>(values.data()), values.size() * sizeof(float), begin);
+  return values;
+}
+
+}  // namespace
+
+std::vector<Golden> load_goldens() {
+  const std::filesystem::path root = source_dir() / "tests/model/data";
+  const nlohmann::json manifest = nlohmann::json::parse(read_bytes(root / "manifest.json"));
+  std::vector<Golden> goldens;
+  for (const nlohmann::json& entry : manifest.at("cases")) {
+    Golden golden;
+    golden.name = entry.at("name");
+    golden.directory = root / golden.name;
+    golden.vocab = entry.at("vocab");
+    golden.ids = nlohmann::json::parse(read_bytes(golden.directory / "input_ids.json"))
+                     .get<std::vector<std::int32_t>>();
+    golden.rows = entry.at("rows").get<std::vector<std::int64_t>>();
+    golden.logits = read_npy(golden.directory / "logits.npy");
+    if (entry.contains("greedy_ids")) {
+      golden.greedy = entry.at("greedy_ids").get<std::vector<std::int32_t>>();
+    }
+    const auto expected = golden.rows.size() * static_cast<std::size_t>(golden.vocab);
+    if (golden.logits.size() != expected) {
+      throw std::runtime_error(
+          concat(golden.name, ": ", golden.logits.size(), " logits, expected ", expected));
+    }
+    goldens.push_back(std::move(golden));
+  }
+  return goldens;
+}
+
+double nmse(std::span<const float> a, std::span<const float> b) {
+  if (a.size() != b.size()) throw std::runtime_error("nmse of spans of unequal size");
+  double error = 0, power = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    const double difference = static_cast<double>(a[i]) - static_cast<double>(b[i]);
+    error += difference * difference;
+    power += static_cast<double>(b[i]) * static_cast<double>(b[i]);
+  }
+  return error / power;
+}
+
+}  // namespace engine::test

@@ -51,11 +51,13 @@ find_package(CUDAToolkit ${ENGINE_NVCC_MINIMUM} REQUIRED)
 set(ENGINE_HAS_CUDA TRUE)
 message(STATUS "CUDA: on (${CMAKE_CUDA_COMPILER_VERSION}, ${CMAKE_CUDA_ARCHITECTURES})")
 
-# CMake 3.25 knows no CUDA 20, so the standard is a plain flag (CUDA_STANDARD stays unset).
+# CMake 3.25 knows no CUDA 20, so the standard is a plain flag for both languages of kernels/cuda,
+# where CMAKE_CXX_STANDARD is unset.
 # -Wconversion stays out: the host stubs that nvcc generates don't hold it.
 add_library(engine_cuda_flags INTERFACE)
 target_compile_options(engine_cuda_flags INTERFACE
-  $<$<COMPILE_LANGUAGE:CUDA>:-std=c++20 -lineinfo -Werror=all-warnings
+  -std=c++20
+  $<$<COMPILE_LANGUAGE:CUDA>:-lineinfo -Werror=all-warnings
   -Xcompiler=-Wall,-Wextra,-Wshadow,-Werror>)
 # The runtime is linked statically and finds the driver when it is first called.
 target_link_libraries(engine_cuda_flags INTERFACE CUDA::cudart_static CUDA::cublasLt)

@@ -110,6 +110,7 @@ TEST_CASE("the size and shape of a file are reported") {
   CHECK(check("engine/a.cc", lines + "int x;\n").size() == 1);
   CHECK(violations({"engine/a.h", "int x;\n"}).size() == 1);
   CHECK(violations({"engine/a.cuh", "int x;\n"}).size() == 1);
+  CHECK(violations({"engine/a.inc.h", "int x;\n"}).empty());
   CHECK(check("engine/a.cc", "int x;").size() == 1);
   CHECK(check("engine/a.cc", "\tint x;\n").size() == 1);
   CHECK(check("engine/a.cc", "int x; \n").size() == 1);

@@ -15,7 +15,10 @@ bool starts_with_any(std::string_view text, std::initializer_list<std::string_vi
                      [&](std::string_view prefix) { return text.starts_with(prefix); });
 }
 
-bool is_header(std::string_view path) { return path.ends_with(".h") || path.ends_with(".cuh"); }
+// A .inc.h is a text to be included several times, so it has no guard.
+bool is_header(std::string_view path) {
+  return (path.ends_with(".h") && !path.ends_with(".inc.h")) || path.ends_with(".cuh");
+}
 
 bool is_ours(std::string_view include) {
   return starts_with_any(include, {"quant/", "kernels/", "engine/", "bench/", "tests/"});

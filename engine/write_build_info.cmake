@@ -1,5 +1,6 @@
 # Run at build time (cmake -P): fills build_info.cc.in, and leaves the output alone when nothing
 # changed so that nothing is rebuilt. Takes source_dir, output and the values of the template.
+cmake_minimum_required(VERSION 3.25)
 find_program(git NAMES git NO_CACHE)
 set(commit "unknown")
 if(git)

@@ -32,7 +32,8 @@ class TextStream {
 
   void push(std::int32_t id) {
     if (!decoder_) {
-      emit_(ids_shown_++ == 0 ? std::to_string(id) : " " + std::to_string(id));
+      if (ids_shown_++ > 0) emit_(" ");
+      emit_(std::to_string(id));
     } else if (tokenizer_->contains(id)) {  // a padded vocabulary has ids without a text
       show(filter_.push(decoder_->push(id)));
     }

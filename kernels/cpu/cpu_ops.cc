@@ -1,0 +1,56 @@
+#include "kernels/cpu/cpu_ops.h"
+
+#include "kernels/cpu/launchers.h"
+
+namespace engine::cpu {
+
+void CpuOps::embed(const EmbedCall& call) {
+  check_call(call);
+  cpu::embed(context_, call);
+}
+
+void CpuOps::rmsnorm(const RmsNormCall& call) {
+  check_call(call);
+  cpu::rmsnorm(context_, call);
+}
+
+void CpuOps::linear(const LinearCall& call) {
+  check_call(call);
+  cpu::linear(context_, call);
+}
+
+void CpuOps::rope(const RopeCall& call) {
+  check_call(call);
+  cpu::rope(context_, call);
+}
+
+void CpuOps::kv_append(const KvAppendCall& call) {
+  check_call(call);
+  cpu::kv_append(context_, call);
+}
+
+void CpuOps::attention(const AttentionCall& call, Workspace scratch) {
+  check_call(call);
+  cpu::attention(context_, call, scratch);
+}
+
+void CpuOps::silu_mul(const SiluMulCall& call) {
+  check_call(call);
+  cpu::silu_mul(context_, call);
+}
+
+void CpuOps::add(const AddCall& call) {
+  check_call(call);
+  cpu::add(context_, call);
+}
+
+void CpuOps::sample(const SampleCall& call) {
+  check_call(call);
+  cpu::sample(context_, call);
+}
+
+std::size_t CpuOps::attention_scratch_bytes(const AttentionCall& call) const {
+  return cpu::attention_scratch_bytes(context_.threads, call);
+}
+
+}  // namespace engine::cpu

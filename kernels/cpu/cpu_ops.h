@@ -1,0 +1,29 @@
+// The CPU's Ops: checks each call's operands and runs it at once, so that an op has
+// finished when its call returns. Fused ops run as ops.cc composes them.
+#pragma once
+
+#include "kernels/cpu/context.h"
+#include "kernels/ops.h"
+
+namespace engine::cpu {
+
+class CpuOps final : public Ops {
+ public:
+  explicit CpuOps(const Context& context) : context_(context) {}
+
+  void embed(const EmbedCall& call) override;
+  void rmsnorm(const RmsNormCall& call) override;
+  void linear(const LinearCall& call) override;
+  void rope(const RopeCall& call) override;
+  void kv_append(const KvAppendCall& call) override;
+  void attention(const AttentionCall& call, Workspace scratch) override;
+  void silu_mul(const SiluMulCall& call) override;
+  void add(const AddCall& call) override;
+  void sample(const SampleCall& call) override;
+  std::size_t attention_scratch_bytes(const AttentionCall& call) const override;
+
+ private:
+  const Context& context_;
+};
+
+}  // namespace engine::cpu

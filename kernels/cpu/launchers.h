@@ -1,0 +1,22 @@
+// The CPU's ops, one per file: each runs its call to the end on the threads of `context`. Operands
+// have been checked (check_call); what an op computes stands in kernels/ops.h.
+#pragma once
+
+#include "kernels/cpu/context.h"
+#include "kernels/ops.h"
+
+namespace engine::cpu {
+
+void embed(const Context& context, const EmbedCall& call);
+void rmsnorm(const Context& context, const RmsNormCall& call);
+void linear(const Context& context, const LinearCall& call);
+void rope(const Context& context, const RopeCall& call);
+void kv_append(const Context& context, const KvAppendCall& call);
+void attention(const Context& context, const AttentionCall& call, Workspace scratch);
+// Scratch of attention for `call` on `threads` threads.
+std::size_t attention_scratch_bytes(int threads, const AttentionCall& call);
+void silu_mul(const Context& context, const SiluMulCall& call);
+void add(const Context& context, const AddCall& call);
+void sample(const Context& context, const SampleCall& call);
+
+}  // namespace engine::cpu

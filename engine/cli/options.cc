@@ -1,6 +1,8 @@
 #include "engine/cli/options.h"
 
 #include <CLI/CLI.hpp>
+#include <charconv>
+#include <cstdint>
 #include <limits>
 
 #include "engine/cli/output.h"
@@ -10,6 +12,19 @@ namespace engine {
 namespace {
 
 constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max();
+
+// A whole number in [least, most]; the message says what was expected and found.
+CLI::Validator whole_number(std::int64_t least, std::int64_t most) {
+  const auto check = [=](const std::string& text) {
+    std::int64_t value = 0;
+    const char* end = text.data() + text.size();
+    const auto [stop, error] = std::from_chars(text.data(), end, value);
+    const bool whole = error == std::errc() && stop == end && !text.empty();
+    if (whole && value >= least && value <= most) return std::string();
+    return concat("expected a whole number from ", least, " to ", most, ", found ", text);
+  };
+  return CLI::Validator(check, "");
+}
 
 void add_prompt_flags(CLI::App& app, GenerateFlags& flags) {
   const char* group = "Prompt (one of these, or text piped to stdin)";
@@ -35,7 +50,7 @@ void add_sampling_flags(CLI::App& app, GenerateFlags& flags) {
   app.add_option("-n,--max-new-tokens", flags.max_new_tokens,
                  "Stop after this many new tokens; 0: prefill only [200]. -n 64")
       ->type_name("N")
-      ->check(CLI::Range(std::int64_t{0}, kMost))
+      ->check(whole_number(0, kMost))
       ->group(group);
   app.add_option("--temperature", sampling.temperature, "0 is greedy [0.8]. --temperature 0")
       ->type_name("T")
@@ -84,11 +99,11 @@ void add_run_flags(CLI::App& app, GenerateFlags& flags) {
                  "Length of the KV cache [prompt + new tokens, at most the model's limit]. "
                  "--max-context 4096")
       ->type_name("N")
-      ->check(CLI::Range(std::int64_t{1}, kMost))
+      ->check(whole_number(1, kMost))
       ->group(group);
   app.add_option("--threads", flags.threads, "CPU threads [physical cores]. --threads 4")
       ->type_name("N")
-      ->check(CLI::Range(1, 1024))
+      ->check(whole_number(1, 1024))
       ->group(group);
   app.add_flag("--eager", flags.eager,
                "Issue every decode step op by op instead of replaying a recorded one; the ids are "

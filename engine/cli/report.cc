@@ -1,6 +1,7 @@
 #include "engine/cli/report.h"
 
 #include <array>
+#include <charconv>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
@@ -26,8 +27,14 @@ OrderedJson memory_json(const RunMemory& memory) {
           {"peak_bytes", memory.peak}};
 }
 
-// The float as its shortest decimal, so that 0.8f is written 0.8.
-OrderedJson short_float(float value) { return OrderedJson::parse(OrderedJson(value).dump()); }
+// The double whose shortest decimal is that of the float, so that 0.8f is written 0.8.
+double short_float(float value) {
+  std::array<char, 32> text;
+  const auto end = std::to_chars(text.data(), text.data() + text.size(), value).ptr;
+  double result = 0;
+  std::from_chars(text.data(), end, result);
+  return result;
+}
 
 }  // namespace
 

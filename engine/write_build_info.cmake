@@ -16,7 +16,8 @@ if(git)
   endif()
 endif()
 
-# "80-real;90a-real;90-virtual" reads "80, 90a; PTX 90". A number without a suffix is both.
+# "80-real,90a-real,90-virtual" reads "80, 90a; PTX 90". A number without a suffix is both.
+string(REPLACE "," ";" architectures "${architectures}")
 set(machine_code "")
 set(ptx "")
 foreach(architecture IN LISTS architectures)

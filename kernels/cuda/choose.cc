@@ -1,0 +1,105 @@
+#include "kernels/cuda/choose.h"
+
+#include <algorithm>
+#include <string_view>
+
+#include "kernels/core/check.h"
+
+namespace engine::cuda {
+namespace {
+
+constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+// The smallest compiled number of tokens that covers `tokens`.
+int token_tile(std::int64_t tokens) {
+  return tokens <= 1 ? 1 : tokens <= 2 ? 2 : tokens <= 4 ? 4 : 8;
+}
+
+int head_bucket(std::int64_t head_size) {
+  for (const int bucket : {16, 32, 64, 96, 128, 192, 256}) {
+    if (head_size <= bucket) return bucket;
+  }
+  return 0;
+}
+
+}  // namespace
+
+CudaPath parse_cuda_path(const char* value) {
+  const std::string_view text = value == nullptr ? "" : value;
+  if (text.empty() || text == "auto") return CudaPath::kAuto;
+  if (text == "portable") return CudaPath::kPortable;
+  fail(ErrorKind::kUsage, "ENGINE_CUDA_PATH is \"", text, "\", expected auto or portable");
+}
+
+int gemv_blocks(const CudaArch& arch, std::int64_t units) {
+  const std::int64_t least = ceil_div(units, kGemvUnits);
+  return static_cast<int>(std::max(least, std::min<std::int64_t>(units, arch.sms)));
+}
+
+std::size_t gemv_shared_bytes(std::int64_t columns, DType x, int token_tile, std::int64_t rows,
+                              bool norm) {
+  const std::int64_t lane_elements = 16 / static_cast<std::int64_t>(dtype_size(x));
+  const std::int64_t padded = ceil_div(columns, 32 * lane_elements) * 32 * lane_elements;
+  const auto x_bytes = static_cast<std::size_t>(padded) * dtype_size(x);
+  const auto tokens = static_cast<std::size_t>(token_tile);
+  const std::size_t edges = (kGemvThreads / 32) * 2 * tokens * sizeof(float);
+  return x_bytes * tokens + (norm ? x_bytes : 0) + edges +
+         static_cast<std::size_t>(rows) * tokens * sizeof(float);
+}
+
+LinearPlan choose_linear(const CudaArch& arch, const LinearProblem& problem) {
+  LinearPlan plan;
+  if (problem.weight != plain_format(problem.x)) return plan;  // mixed types: kTiled
+  plan.token_tile = token_tile(problem.tokens);
+  plan.vector_loads = problem.aligned;
+  plan.blocks = gemv_blocks(arch, problem.rows);
+  const std::size_t shared = gemv_shared_bytes(problem.columns, problem.x, plan.token_tile,
+                                               ceil_div(problem.rows, plan.blocks), false);
+  // Without 16-byte loads only the single token is compiled: odd widths are small ones.
+  if (problem.tokens <= (problem.aligned ? kGemvTokens : 1) && shared <= kGemvSharedBytes) {
+    plan.kernel = LinearKernel::kGemv;
+  } else if (problem.aligned) {
+    plan.kernel = LinearKernel::kMatmul;
+  }
+  return plan;
+}
+
+std::int64_t decode_record_floats(std::int64_t group, std::int64_t head_size) {
+  return ceil_div(group * head_size + 2 * group, 4) * 4;
+}
+
+std::size_t decode_shared_bytes(std::int64_t group, std::int64_t head_size) {
+  constexpr std::int64_t kWarps = 8, kHeadTile = 4;
+  const std::int64_t floats =
+      group * head_size + group * kDecodeChunk + 2 * group + kWarps * kHeadTile * head_size;
+  return static_cast<std::size_t>(floats) * sizeof(float);
+}
+
+AttentionPlan choose_attention(const CudaArch&, const AttentionProblem& problem) {
+  AttentionPlan plan;
+  const std::int64_t group = problem.heads / problem.kv_heads;
+  const std::int64_t head_bytes =
+      problem.head_size * static_cast<std::int64_t>(dtype_size(problem.dtype));
+  const bool vectors = problem.aligned && head_bytes % 16 == 0;
+  // A decode lane holds at most two 16-byte vectors of a key: head sizes to 512 (16-bit), 256.
+  if (problem.tokens <= kDecodeTokens && vectors && head_bytes <= 1024 &&
+      problem.head_size <= 256 && problem.tokens * problem.kv_heads <= kAttentionCounters &&
+      decode_shared_bytes(group, problem.head_size) <= kGemvSharedBytes) {
+    plan.kernel = AttentionKernel::kDecode;
+    plan.chunks = ceil_div(problem.bound, kDecodeChunk);
+    const std::int64_t records = problem.tokens * problem.kv_heads * plan.chunks;
+    plan.scratch_bytes =
+        plan.chunks == 1
+            ? 0  // a block alone writes its result itself
+            : static_cast<std::size_t>(records) * sizeof(float) *
+                  static_cast<std::size_t>(decode_record_floats(group, problem.head_size));
+    return plan;
+  }
+  if (vectors && problem.dtype != DType::kF32 && head_bucket(problem.head_size) != 0) {
+    plan.kernel = AttentionKernel::kPrefill;
+    plan.head_bucket = head_bucket(problem.head_size);
+  }
+  return plan;
+}
+
+}  // namespace engine::cuda

@@ -1,0 +1,114 @@
+// Which kernel serves a problem: pure functions of the architecture and the problem, without CUDA.
+//
+// Whatever they decide depends on shapes, types, alignments and bounds alone, never on timing or on
+// device data, so the same step always runs the same kernels, eager or replayed.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/core/dtype.h"
+
+namespace engine::cuda {
+
+enum class CudaPath {
+  kAuto,      // the best kernels of the architecture
+  kPortable,  // those that need no Hopper instruction
+};
+
+// The value of ENGINE_CUDA_PATH: null, "" and "auto", or "portable". Throws Error{kUsage} for
+// anything else.
+CudaPath parse_cuda_path(const char* value);
+
+struct CudaArch {
+  int major = 9;
+  int minor = 0;
+  int sms = 132;
+  std::size_t shared_bytes = 227 * 1024;  // the most a block may have
+  CudaPath path = CudaPath::kAuto;
+
+  // Whether kernels may use what came with sm_90.
+  bool hopper() const { return major >= 9 && path == CudaPath::kAuto; }
+};
+
+enum class LinearKernel {
+  kGemv,    // own, few tokens: streams the weights once at memory speed
+  kMatmul,  // cuBLASLt
+  kTiled,   // own, any type, shape and stride
+};
+
+struct LinearProblem {
+  std::int64_t tokens = 1;   // T
+  std::int64_t rows = 1;     // N
+  std::int64_t columns = 1;  // K
+  DType x = DType::kBF16;
+  QuantFormat weight = QuantFormat::kBF16;
+  // x and weight start, and step from row to row, on multiples of 16 bytes.
+  bool aligned = true;
+};
+
+struct LinearPlan {
+  LinearKernel kernel = LinearKernel::kTiled;
+  // kGemv: tokens served by one pass over the weights (1, 2, 4 or 8), 16-byte loads or single
+  // elements, blocks of the grid.
+  int token_tile = 1;
+  bool vector_loads = true;
+  int blocks = 1;
+};
+
+// The GEMV's tokens and bytes of shared memory that still leave room for a second kernel beside it.
+inline constexpr std::int64_t kGemvTokens = 8;
+inline constexpr std::size_t kGemvSharedBytes = 96 * 1024;
+// Threads of a GEMV block, one block to a multiprocessor.
+inline constexpr int kGemvThreads = 512;
+// Most units (rows, or pairs of rows) that one block computes.
+inline constexpr std::int64_t kGemvUnits = 512;
+
+LinearPlan choose_linear(const CudaArch& arch, const LinearProblem& problem);
+
+// Blocks of a GEMV over `units`: one a multiprocessor, more where a block would get too many.
+int gemv_blocks(const CudaArch& arch, std::int64_t units);
+// Dynamic shared memory of a GEMV block (gemv.cuh has its layout).
+std::size_t gemv_shared_bytes(std::int64_t columns, DType x, int token_tile, std::int64_t rows,
+                              bool norm);
+
+enum class AttentionKernel {
+  kDecode,   // split over the keys, one block per key/value head, chunk and query
+  kPrefill,  // flash attention on tensor cores
+  kPlain,    // flash attention on CUDA cores, any type and head size
+};
+
+struct AttentionProblem {
+  std::int64_t tokens = 1;
+  std::int64_t heads = 1;
+  std::int64_t kv_heads = 1;
+  std::int64_t head_size = 128;
+  std::int64_t bound = 1;
+  DType dtype = DType::kBF16;
+  // q, the caches and out start, and step, on multiples of 16 bytes.
+  bool aligned = true;
+};
+
+struct AttentionPlan {
+  AttentionKernel kernel = AttentionKernel::kPlain;
+  int head_bucket = 0;            // kPrefill: the compiled head size, head_size zero-filled to it
+  std::int64_t chunks = 0;        // kDecode: chunks of kDecodeChunk keys that cover the bound
+  std::size_t scratch_bytes = 0;  // kDecode: partial results
+};
+
+inline constexpr std::int64_t kDecodeTokens = 8;
+// Keys of one block of the split. Fixed, so that a result does not depend on the bound.
+inline constexpr std::int64_t kDecodeChunk = 128;
+// Most (query, key/value head) pairs of one decode launch: each has an arrival counter.
+inline constexpr std::int64_t kAttentionCounters = 8192;
+inline constexpr std::int64_t kPlainHeadSize = 512;
+
+AttentionPlan choose_attention(const CudaArch& arch, const AttentionProblem& problem);
+
+// Floats that a decode block leaves for the combination: (group, Dh) sums, then (group, 2) maxima
+// and totals, rounded up to 16 bytes.
+std::int64_t decode_record_floats(std::int64_t group, std::int64_t head_size);
+// Dynamic shared memory of a decode block (attention_decode.cu has its layout).
+std::size_t decode_shared_bytes(std::int64_t group, std::int64_t head_size);
+
+}  // namespace engine::cuda

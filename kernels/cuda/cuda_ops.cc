@@ -1,0 +1,148 @@
+#include "kernels/cuda/cuda_ops.h"
+
+#include <cstdint>
+
+#include "kernels/core/check.h"
+#include "kernels/cuda/launchers.h"
+
+namespace engine::cuda {
+namespace {
+
+constexpr std::int64_t kVectorBytes = 16;
+
+bool is_aligned(const void* address) {
+  return reinterpret_cast<std::uintptr_t>(address) % kVectorBytes == 0;
+}
+
+AttentionProblem problem_of(const AttentionCall& call, bool aligned) {
+  return {.tokens = call.q.size(0),
+          .heads = call.q.size(1),
+          .kv_heads = call.k_cache.size(0),
+          .head_size = call.q.size(2),
+          .bound = call.bound,
+          .dtype = call.q.dtype,
+          .aligned = aligned};
+}
+
+}  // namespace
+
+bool is_vector_aligned(const Tensor& tensor) {
+  if (!is_aligned(tensor.data)) return false;
+  for (int axis = 0; axis + 1 < tensor.rank(); ++axis) {
+    const std::int64_t step =
+        tensor.stride(axis) * static_cast<std::int64_t>(dtype_size(tensor.dtype));
+    if (tensor.size(axis) > 1 && step % kVectorBytes != 0) return false;
+  }
+  return true;
+}
+
+bool is_vector_aligned(const Weight& weight) {
+  const std::size_t row =
+      format_info(weight.format).row_bytes(static_cast<std::size_t>(weight.columns));
+  return is_aligned(weight.data) && row % kVectorBytes == 0;
+}
+
+template <typename C>
+void CudaOps::begin(const char* name, const C& call) {
+  check_call(call);
+  context_.make_current();
+  context_.begin_op(name);
+}
+
+void CudaOps::embed(const EmbedCall& call) {
+  begin("embed", call);
+  if (call.out.numel() > 0) cuda::embed(context_, call);
+}
+
+void CudaOps::rmsnorm(const RmsNormCall& call) {
+  begin("rmsnorm", call);
+  if (call.x.numel() > 0) cuda::rmsnorm(context_, call);
+}
+
+void CudaOps::linear(const LinearCall& call) {
+  begin("linear", call);
+  if (call.out.numel() == 0) return;
+  const LinearPlan plan = choose_linear(
+      context_.arch(), {.tokens = call.x.size(0),
+                        .rows = call.weight.rows,
+                        .columns = call.weight.columns,
+                        .x = call.x.dtype,
+                        .weight = call.weight.format,
+                        .aligned = is_vector_aligned(call.x) && is_vector_aligned(call.weight)});
+  switch (plan.kernel) {
+    case LinearKernel::kGemv:
+      return cuda::linear_gemv(context_, call, plan);
+    case LinearKernel::kMatmul:
+      if (matmul_.linear(call)) return;
+      [[fallthrough]];
+    case LinearKernel::kTiled:
+      return cuda::linear_tiled(context_, call);
+  }
+}
+
+void CudaOps::rope(const RopeCall& call) {
+  begin("rope", call);
+  if (call.x.numel() > 0) cuda::rope(context_, call);
+}
+
+void CudaOps::kv_append(const KvAppendCall& call) {
+  begin("kv_append", call);
+  if (call.k.numel() > 0) cuda::kv_append(context_, call);
+}
+
+void CudaOps::attention(const AttentionCall& call, Workspace scratch) {
+  begin("attention", call);
+  if (call.q.numel() == 0) return;
+  const bool aligned = is_vector_aligned(call.q) && is_vector_aligned(call.out) &&
+                       is_vector_aligned(call.k_cache) && is_vector_aligned(call.v_cache);
+  const AttentionPlan plan = choose_attention(context_.arch(), problem_of(call, aligned));
+  switch (plan.kernel) {
+    case AttentionKernel::kDecode: {
+      void* partials = nullptr;
+      if (plan.scratch_bytes > 0) {
+        partials = scratch.take(DType::kU8, {static_cast<std::int64_t>(plan.scratch_bytes)}).data;
+      }
+      return cuda::attention_decode(context_, call, plan, partials);
+    }
+    case AttentionKernel::kPrefill:
+      return cuda::attention_prefill(context_, call, plan);
+    case AttentionKernel::kPlain:
+      return cuda::attention_plain(context_, call);
+  }
+}
+
+std::size_t CudaOps::attention_scratch_bytes(const AttentionCall& call) const {
+  // Addresses may be a dry run's: the need is that of aligned operands, the most there is.
+  return choose_attention(context_.arch(), problem_of(call, true)).scratch_bytes;
+}
+
+void CudaOps::silu_mul(const SiluMulCall& call) {
+  begin("silu_mul", call);
+  if (call.gate.numel() > 0) cuda::silu_mul(context_, call);
+}
+
+void CudaOps::add(const AddCall& call) {
+  begin("add", call);
+  if (call.a.numel() > 0) cuda::add(context_, call);
+}
+
+void CudaOps::sample(const SampleCall& call) {
+  begin("sample", call);
+  cuda::sample(context_, call);
+}
+
+void CudaOps::attention_in(const AttentionInCall& call, Workspace scratch) {
+  if (!fused_gemv_fits(context_, call.x, call.qkv)) return Ops::attention_in(call, scratch);
+  begin("attention_in", call);
+  cuda::attention_in_gemv(context_, call);
+}
+
+void CudaOps::feed_forward(const FeedForwardCall& call, Workspace scratch) {
+  if (!fused_gemv_fits(context_, call.x, call.gate_up)) return Ops::feed_forward(call, scratch);
+  begin("feed_forward", call);
+  const Tensor inner = scratch.take(call.x.dtype, {1, call.down.columns});
+  cuda::gate_up_gemv(context_, call, inner);
+  linear({.out = call.x, .x = inner, .weight = call.down, .residual = call.x});
+}
+
+}  // namespace engine::cuda

@@ -1,0 +1,40 @@
+// The ops of the CUDA backend: checks the operands, asks the chooser, calls the launcher.
+//
+// Owned by the backend; used by one thread at a time. Every op is asynchronous on the context's
+// stream, so the same calls serve eager work and stream capture.
+#pragma once
+
+#include "kernels/cuda/context.h"
+#include "kernels/cuda/matmul.h"
+#include "kernels/ops.h"
+
+namespace engine::cuda {
+
+class CudaOps final : public Ops {
+ public:
+  explicit CudaOps(CudaContext& context) : context_(context), matmul_(context) {}
+
+  void embed(const EmbedCall& call) override;
+  void rmsnorm(const RmsNormCall& call) override;
+  void linear(const LinearCall& call) override;
+  void rope(const RopeCall& call) override;
+  void kv_append(const KvAppendCall& call) override;
+  void attention(const AttentionCall& call, Workspace scratch) override;
+  void silu_mul(const SiluMulCall& call) override;
+  void add(const AddCall& call) override;
+  void sample(const SampleCall& call) override;
+  std::size_t attention_scratch_bytes(const AttentionCall& call) const override;
+
+  // attention_out's default body is already one kernel: the linear's epilogue adds the residual.
+  void attention_in(const AttentionInCall& call, Workspace scratch) override;
+  void feed_forward(const FeedForwardCall& call, Workspace scratch) override;
+
+ private:
+  template <typename C>
+  void begin(const char* name, const C& call);
+
+  CudaContext& context_;
+  Matmul matmul_;
+};
+
+}  // namespace engine::cuda

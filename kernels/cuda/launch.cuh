@@ -1,0 +1,68 @@
+// The one way kernels are launched, and the choice of a kernel's element type.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include <utility>
+
+#include "kernels/core/check.h"
+#include "kernels/core/dtype.h"
+#include "kernels/cuda/context.h"
+
+namespace engine::cuda {
+
+// Shared memory above this must be asked for kernel by kernel.
+inline constexpr std::size_t kDefaultSharedLimit = 48 * 1024;
+
+// Launches `kernel` on the context's stream. On the Hopper path the launch carries the programmatic
+// attribute, so the kernel must follow the rule of device/pdl.cuh.
+template <typename... Parameters, typename... Arguments>
+void launch(CudaContext& context, void (*kernel)(Parameters...), dim3 grid, dim3 block,
+            std::size_t shared_bytes, Arguments&&... arguments) {
+  if (shared_bytes > kDefaultSharedLimit) {
+    context.check_launch(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                                              cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                              static_cast<int>(shared_bytes)));
+  }
+  cudaLaunchAttribute attribute{};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = context.stream();
+  config.attrs = &attribute;
+  config.numAttrs = context.arch().hopper() ? 1 : 0;
+  context.check_launch(
+      cudaLaunchKernelEx(&config, kernel, Parameters(std::forward<Arguments>(arguments))...));
+}
+
+template <typename T>
+struct TypeTag {
+  using type = T;
+};
+
+// Calls f(TypeTag<T>{}) with the storage type of `dtype`.
+template <typename F>
+void dispatch_float(DType dtype, F&& f) {
+  switch (dtype) {
+    case DType::kF32:
+      return f(TypeTag<float>{});
+    case DType::kF16:
+      return f(TypeTag<__half>{});
+    case DType::kBF16:
+      return f(TypeTag<__nv_bfloat16>{});
+    default:
+      fail(ErrorKind::kInternal, "no kernel for elements of type ", dtype);
+  }
+}
+
+inline unsigned to_unsigned(std::int64_t value) {
+  ENGINE_REQUIRE(value >= 0 && value <= 0x7fffffff, "a launch dimension of ", value);
+  return static_cast<unsigned>(value);
+}
+
+}  // namespace engine::cuda

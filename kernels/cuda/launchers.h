@@ -1,0 +1,41 @@
+// The launchers of the CUDA kernels, one per op (and per way of serving it). Operands were checked
+// by CudaOps; each launcher issues its kernels on the context's stream and returns.
+#pragma once
+
+#include "kernels/cuda/choose.h"
+#include "kernels/cuda/context.h"
+#include "kernels/ops.h"
+
+namespace engine::cuda {
+
+void embed(CudaContext& context, const EmbedCall& call);
+void rmsnorm(CudaContext& context, const RmsNormCall& call);
+void rope(CudaContext& context, const RopeCall& call);
+void kv_append(CudaContext& context, const KvAppendCall& call);
+void silu_mul(CudaContext& context, const SiluMulCall& call);
+void add(CudaContext& context, const AddCall& call);
+void sample(CudaContext& context, const SampleCall& call);
+
+// LinearKernel::kGemv and kTiled.
+void linear_gemv(CudaContext& context, const LinearCall& call, const LinearPlan& plan);
+void linear_tiled(CudaContext& context, const LinearCall& call);
+
+// `scratch` has plan.scratch_bytes.
+void attention_decode(CudaContext& context, const AttentionCall& call, const AttentionPlan& plan,
+                      void* scratch);
+void attention_prefill(CudaContext& context, const AttentionCall& call, const AttentionPlan& plan);
+void attention_plain(CudaContext& context, const AttentionCall& call);
+
+// The fused ops for one token. fused_gemv_fits says whether the GEMV serves them (shared memory,
+// types); `inner` is (1, F).
+bool fused_gemv_fits(const CudaContext& context, const Tensor& x, const Weight& weight);
+void attention_in_gemv(CudaContext& context, const AttentionInCall& call);
+// inner = silu(h · Wgateᵀ) · (h · Wupᵀ), h = rmsnorm(x).
+void gate_up_gemv(CudaContext& context, const FeedForwardCall& call, const Tensor& inner);
+
+// Whether `tensor` starts, and steps along all but its last axis, on multiples of 16 bytes.
+bool is_vector_aligned(const Tensor& tensor);
+// Whether the rows of a plain weight start on multiples of 16 bytes.
+bool is_vector_aligned(const Weight& weight);
+
+}  // namespace engine::cuda

@@ -1,0 +1,156 @@
+#include "kernels/cuda/matmul.h"
+
+#include <cstdint>
+
+#include "kernels/core/check.h"
+
+namespace engine::cuda {
+namespace {
+
+void check_blas(cublasStatus_t status, const char* what) {
+  ENGINE_CHECK(status == CUBLAS_STATUS_SUCCESS, ErrorKind::kDevice, "cuBLASLt: ", what,
+               " failed: ", cublasLtGetStatusString(status));
+}
+
+cudaDataType_t data_type(DType dtype) {
+  switch (dtype) {
+    case DType::kF16:
+      return CUDA_R_16F;
+    case DType::kBF16:
+      return CUDA_R_16BF;
+    default:
+      return CUDA_R_32F;
+  }
+}
+
+// The largest power of two up to 256 that divides the address.
+std::uint32_t alignment_of(const void* address) {
+  const auto bits = reinterpret_cast<std::uintptr_t>(address) | 256u;
+  return static_cast<std::uint32_t>(bits & (~bits + 1));
+}
+
+}  // namespace
+
+// What the choice of an algorithm depends on.
+struct Matmul::Problem {
+  std::int64_t tokens, rows, columns, x_stride, out_stride, residual_stride;
+  DType x, out;
+  bool residual;
+  std::uint32_t x_alignment, weight_alignment, out_alignment, residual_alignment;
+
+  friend bool operator==(const Problem&, const Problem&) = default;
+};
+
+struct Matmul::Product {
+  Problem problem;
+  bool usable = false;
+  cublasLtMatmulDesc_t operation = nullptr;
+  cublasLtMatrixLayout_t weight = nullptr, x = nullptr, residual = nullptr, out = nullptr;
+  cublasLtMatmulAlgo_t algorithm{};
+
+  explicit Product(const Problem& p) : problem(p) {}
+  ~Product() {
+    cublasLtMatrixLayoutDestroy(out);
+    cublasLtMatrixLayoutDestroy(residual);
+    cublasLtMatrixLayoutDestroy(x);
+    cublasLtMatrixLayoutDestroy(weight);
+    cublasLtMatmulDescDestroy(operation);
+  }
+  Product(const Product&) = delete;
+  Product& operator=(const Product&) = delete;
+};
+
+Matmul::Matmul(CudaContext& context) : context_(context) {
+  check_blas(cublasLtCreate(&handle_), "creating a handle");
+  const cudaError_t status = cudaMalloc(&workspace_, kWorkspaceBytes);
+  if (status != cudaSuccess) {
+    cublasLtDestroy(handle_);
+    check_cuda(status, "reserving the workspace of cuBLASLt");
+  }
+}
+
+Matmul::~Matmul() {
+  products_.clear();
+  cudaFree(workspace_);
+  cublasLtDestroy(handle_);
+}
+
+// cuBLASLt is column-major, so it sees every matrix transposed: outᵀ (N, T) = W (N, K) · xᵀ (K, T),
+// with W read through a transpose of its (K, N) view.
+const Matmul::Product& Matmul::prepare(const Problem& problem) {
+  for (const auto& product : products_) {
+    if (product->problem == problem) return *product;
+  }
+  auto made = std::make_unique<Product>(problem);
+  Product& p = *made;
+  check_blas(cublasLtMatmulDescCreate(&p.operation, CUBLAS_COMPUTE_32F, CUDA_R_32F),
+             "describing a product");
+  const cublasOperation_t transpose = CUBLAS_OP_T;
+  check_blas(cublasLtMatmulDescSetAttribute(p.operation, CUBLASLT_MATMUL_DESC_TRANSA, &transpose,
+                                            sizeof(transpose)),
+             "describing a product");
+  const auto layout = [](cublasLtMatrixLayout_t* to, DType dtype, std::int64_t rows,
+                         std::int64_t columns, std::int64_t stride) {
+    check_blas(cublasLtMatrixLayoutCreate(to, data_type(dtype), static_cast<std::uint64_t>(rows),
+                                          static_cast<std::uint64_t>(columns), stride),
+               "describing a matrix");
+  };
+  layout(&p.weight, problem.x, problem.columns, problem.rows, problem.columns);
+  layout(&p.x, problem.x, problem.columns, problem.tokens, problem.x_stride);
+  layout(&p.out, problem.out, problem.rows, problem.tokens, problem.out_stride);
+  layout(&p.residual, problem.out, problem.rows, problem.tokens,
+         problem.residual ? problem.residual_stride : problem.out_stride);
+
+  cublasLtMatmulPreference_t preference = nullptr;
+  check_blas(cublasLtMatmulPreferenceCreate(&preference), "stating preferences");
+  const auto prefer = [&](cublasLtMatmulPreferenceAttributes_t attribute, auto value) {
+    check_blas(cublasLtMatmulPreferenceSetAttribute(preference, attribute, &value, sizeof(value)),
+               "stating preferences");
+  };
+  prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, std::uint64_t{kWorkspaceBytes});
+  // Partial sums of a split K are kept in fp32 and added in a fixed order.
+  prefer(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+         std::uint32_t{CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE});
+  prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, problem.weight_alignment);
+  prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, problem.x_alignment);
+  prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, problem.residual_alignment);
+  prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, problem.out_alignment);
+  cublasLtMatmulHeuristicResult_t result{};
+  int found = 0;
+  const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(
+      handle_, p.operation, p.weight, p.x, p.residual, p.out, preference, 1, &result, &found);
+  cublasLtMatmulPreferenceDestroy(preference);
+  p.usable = status == CUBLAS_STATUS_SUCCESS && found == 1 && result.state == CUBLAS_STATUS_SUCCESS;
+  p.algorithm = result.algo;
+  products_.push_back(std::move(made));
+  return *products_.back();
+}
+
+bool Matmul::linear(const LinearCall& call) {
+  const void* residual = call.residual ? call.residual.data : call.out.data;
+  const Product& product =
+      prepare({.tokens = call.x.size(0),
+               .rows = call.weight.rows,
+               .columns = call.weight.columns,
+               .x_stride = call.x.size(0) > 1 ? call.x.stride(0) : call.weight.columns,
+               .out_stride = call.x.size(0) > 1 ? call.out.stride(0) : call.weight.rows,
+               .residual_stride =
+                   call.residual && call.x.size(0) > 1 ? call.residual.stride(0) : call.weight.rows,
+               .x = call.x.dtype,
+               .out = call.out.dtype,
+               .residual = static_cast<bool>(call.residual),
+               .x_alignment = alignment_of(call.x.data),
+               .weight_alignment = alignment_of(call.weight.data),
+               .out_alignment = alignment_of(call.out.data),
+               .residual_alignment = alignment_of(residual)});
+  if (!product.usable) return false;
+  const float alpha = 1.0f, beta = call.residual ? 1.0f : 0.0f;
+  const cublasStatus_t status = cublasLtMatmul(
+      handle_, product.operation, &alpha, call.weight.data, product.weight, call.x.data, product.x,
+      &beta, residual, product.residual, call.out.data, product.out, &product.algorithm, workspace_,
+      kWorkspaceBytes, context_.stream());
+  check_blas(status, context_.last_op());
+  return true;
+}
+
+}  // namespace engine::cuda

@@ -1,0 +1,43 @@
+// Large matrix products through cuBLASLt.
+//
+// Owns the handle, the workspace and the products prepared so far, one per problem. The algorithm
+// is the first that cuBLASLt's heuristics name for the problem: no timing, so a problem is always
+// served by the same one. Used by one thread at a time.
+#pragma once
+
+#include <cublasLt.h>
+
+#include <memory>
+#include <vector>
+
+#include "kernels/cuda/context.h"
+#include "kernels/ops.h"
+
+namespace engine::cuda {
+
+class Matmul {
+ public:
+  explicit Matmul(CudaContext& context);
+  ~Matmul();
+  Matmul(const Matmul&) = delete;
+  Matmul& operator=(const Matmul&) = delete;
+
+  // linear(call) where x and the weight are of one type. False, with nothing issued, where cuBLASLt
+  // has no algorithm for it.
+  bool linear(const LinearCall& call);
+
+ private:
+  struct Product;
+  struct Problem;
+  // The prepared product of the problem; its `usable` is false where there is none.
+  const Product& prepare(const Problem& problem);
+
+  static constexpr std::size_t kWorkspaceBytes = std::size_t{32} << 20;
+
+  CudaContext& context_;
+  cublasLtHandle_t handle_ = nullptr;
+  void* workspace_ = nullptr;
+  std::vector<std::unique_ptr<Product>> products_;
+};
+
+}  // namespace engine::cuda

@@ -1,0 +1,169 @@
+// The choice of CUDA kernels: pure host functions, tested without a GPU.
+#include "kernels/cuda/choose.h"
+
+#include <doctest/doctest.h>
+
+#include "kernels/cases/cases.h"
+#include "kernels/core/check.h"
+
+namespace engine::cuda {
+namespace {
+
+constexpr CudaArch kH200{};
+constexpr CudaArch kA10{.major = 8, .minor = 6, .sms = 72, .shared_bytes = 99 * 1024};
+
+bool refuses_path(const char* value) {
+  try {
+    parse_cuda_path(value);
+  } catch (const Error& error) {
+    return error.kind() == ErrorKind::kUsage;
+  }
+  return false;
+}
+
+TEST_CASE("ENGINE_CUDA_PATH is auto or portable and nothing else") {
+  CHECK(parse_cuda_path(nullptr) == CudaPath::kAuto);
+  CHECK(parse_cuda_path("") == CudaPath::kAuto);
+  CHECK(parse_cuda_path("auto") == CudaPath::kAuto);
+  CHECK(parse_cuda_path("portable") == CudaPath::kPortable);
+  CHECK(refuses_path("Portable"));
+  CHECK(refuses_path("hopper"));
+  CHECK(refuses_path("auto "));
+}
+
+TEST_CASE("Hopper instructions need sm_90 and the automatic path") {
+  CudaArch forced = kH200;
+  forced.path = CudaPath::kPortable;
+  CHECK(kH200.hopper());
+  CHECK_FALSE(forced.hopper());
+  CHECK_FALSE(kA10.hopper());
+}
+
+TEST_CASE("a linear of few tokens is a GEMV, of many a cuBLASLt product") {
+  for (const std::int64_t tokens : {1, 2, 3, 4, 5, 8}) {
+    const LinearPlan plan = choose_linear(kH200, {.tokens = tokens, .rows = 4096, .columns = 4096});
+    CHECK(plan.kernel == LinearKernel::kGemv);
+    CHECK(plan.vector_loads);
+    CHECK(plan.token_tile >= tokens);
+    CHECK(plan.token_tile < 2 * tokens + 1);
+    CHECK(plan.blocks == kH200.sms);
+  }
+  for (const std::int64_t tokens : {9, 64, 2048}) {
+    CHECK(choose_linear(kH200, {.tokens = tokens, .rows = 4096, .columns = 4096}).kernel ==
+          LinearKernel::kMatmul);
+  }
+}
+
+TEST_CASE("odd rows take element loads for one token and the tiled kernel for more") {
+  LinearProblem problem{.tokens = 1, .rows = 997, .columns = 43, .aligned = false};
+  const LinearPlan one = choose_linear(kH200, problem);
+  CHECK(one.kernel == LinearKernel::kGemv);
+  CHECK_FALSE(one.vector_loads);
+  problem.tokens = 2;
+  CHECK(choose_linear(kH200, problem).kernel == LinearKernel::kTiled);
+  problem.tokens = 300;
+  CHECK(choose_linear(kH200, problem).kernel == LinearKernel::kTiled);
+}
+
+TEST_CASE("weights of another type than x take the tiled kernel") {
+  const LinearProblem problem{
+      .tokens = 1, .rows = 4096, .columns = 4096, .x = DType::kF32, .weight = QuantFormat::kBF16};
+  CHECK(choose_linear(kH200, problem).kernel == LinearKernel::kTiled);
+}
+
+TEST_CASE("a GEMV whose x does not fit in shared memory is left to cuBLASLt") {
+  const LinearProblem wide{.tokens = 8, .rows = 4096, .columns = 11008};
+  CHECK(choose_linear(kH200, wide).kernel == LinearKernel::kMatmul);
+  const LinearProblem single{.tokens = 1, .rows = 4096, .columns = 28672};
+  CHECK(choose_linear(kH200, single).kernel == LinearKernel::kGemv);
+}
+
+TEST_CASE("a GEMV stays within its shared memory for every case and on every architecture") {
+  for (const CudaArch& arch : {kH200, kA10}) {
+    for (const cases::LinearCase& c : cases::linear_cases()) {
+      const LinearPlan plan =
+          choose_linear(arch, {.tokens = c.tokens, .rows = c.outputs, .columns = c.inputs});
+      if (plan.kernel != LinearKernel::kGemv) continue;
+      CAPTURE(c.name());
+      const std::int64_t rows = (c.outputs + plan.blocks - 1) / plan.blocks;
+      CHECK(rows <= kGemvUnits);
+      CHECK(plan.blocks <= c.outputs);
+      CHECK(gemv_shared_bytes(c.inputs, DType::kBF16, plan.token_tile, rows, false) <=
+            arch.shared_bytes);
+    }
+  }
+}
+
+TEST_CASE("the grid of a GEMV covers a large vocabulary without large blocks") {
+  CHECK(gemv_blocks(kH200, 1) == 1);
+  CHECK(gemv_blocks(kH200, 131) == 131);
+  CHECK(gemv_blocks(kH200, 32000) == 132);
+  CHECK(gemv_blocks(kH200, 262144) == 512);
+}
+
+TEST_CASE("attention of few queries is split over the keys, of many runs on tensor cores") {
+  AttentionProblem problem{.tokens = 1, .heads = 32, .kv_heads = 8, .bound = 4096};
+  CHECK(choose_attention(kH200, problem).kernel == AttentionKernel::kDecode);
+  problem.tokens = kDecodeTokens;
+  CHECK(choose_attention(kH200, problem).kernel == AttentionKernel::kDecode);
+  problem.tokens = kDecodeTokens + 1;
+  CHECK(choose_attention(kH200, problem).kernel == AttentionKernel::kPrefill);
+  problem.dtype = DType::kF32;
+  CHECK(choose_attention(kH200, problem).kernel == AttentionKernel::kPlain);
+}
+
+TEST_CASE("head sizes go to the next compiled one, others to the plain kernel") {
+  AttentionProblem problem{.tokens = 64, .heads = 4, .kv_heads = 4, .bound = 64};
+  const auto bucket = [&](std::int64_t head_size) {
+    problem.head_size = head_size;
+    const AttentionPlan plan = choose_attention(kH200, problem);
+    return plan.kernel == AttentionKernel::kPrefill ? plan.head_bucket : 0;
+  };
+  CHECK(bucket(8) == 16);
+  CHECK(bucket(64) == 64);
+  CHECK(bucket(80) == 96);
+  CHECK(bucket(128) == 128);
+  CHECK(bucket(136) == 192);
+  CHECK(bucket(256) == 256);
+  CHECK(bucket(264) == 0);
+  CHECK(bucket(20) == 0);  // 40 bytes: no 16-byte rows
+  problem.aligned = false;
+  CHECK(bucket(128) == 0);
+}
+
+TEST_CASE("a decode's chunks cover the bound and its scratch holds their records") {
+  AttentionProblem problem{.tokens = 3, .heads = 12, .kv_heads = 4, .head_size = 64};
+  for (const std::int64_t bound : {1, 128, 129, 66000}) {
+    problem.bound = bound;
+    const AttentionPlan plan = choose_attention(kH200, problem);
+    CHECK(plan.chunks == (bound + kDecodeChunk - 1) / kDecodeChunk);
+    const std::int64_t records = plan.chunks == 1 ? 0 : 3 * 4 * plan.chunks;
+    // Three heads of 64 sums, a maximum and a total each, to a multiple of four floats.
+    CHECK(plan.scratch_bytes == static_cast<std::size_t>(records) * 200 * 4);
+  }
+}
+
+TEST_CASE("a decode of more query and head pairs than counters takes another kernel") {
+  const AttentionProblem problem{
+      .tokens = 8, .heads = kAttentionCounters, .kv_heads = kAttentionCounters, .bound = 256};
+  CHECK(choose_attention(kH200, problem).kernel != AttentionKernel::kDecode);
+}
+
+TEST_CASE("a decode stays within its shared memory for every case") {
+  for (const cases::AttentionCase& c : cases::attention_cases()) {
+    for (const DType dtype : cases::kFloatTypes) {
+      const AttentionPlan plan = choose_attention(kA10, {.tokens = c.tokens,
+                                                         .heads = c.heads,
+                                                         .kv_heads = c.kv_heads,
+                                                         .head_size = c.head_size,
+                                                         .bound = c.bound(),
+                                                         .dtype = dtype});
+      if (plan.kernel != AttentionKernel::kDecode) continue;
+      CAPTURE(c.name());
+      CHECK(decode_shared_bytes(c.heads / c.kv_heads, c.head_size) <= kA10.shared_bytes);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace engine::cuda

@@ -307,7 +307,7 @@ class HeaderEvents : public JsonEvents {
 class HeaderPieces {
  public:
   HeaderPieces(const File& file, std::uint64_t begin, std::uint64_t end)
-      : file_(file), next_(begin), end_(end), piece_(kPieceBytes) {
+      : file_(file), next_(begin), end_(end), piece_(std::min(end - begin, kPiece)) {
     while (next_ < end_ && blanks(next_, end_) == std::min(end_ - next_, kPiece)) {
       next_ += std::min(end_ - next_, kPiece);
     }

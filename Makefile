@@ -14,11 +14,12 @@ help:
 	@echo "make clean   remove build/"
 	@echo "JOBS=N limits the parallel jobs (now $(JOBS))"
 
-# The text alone goes to stdout.
+# The story alone goes to stdout: the prompt, then what the model makes of it.
 demo: deps
 	@cmake --preset cpu >&2
 	@cmake --build --preset cpu -j $(JOBS) --target engine_generate >&2
-	@build/cpu/bin/engine_generate $(DEMO_MODEL) -p "$(DEMO_PROMPT)"
+	@printf '%s' "$(DEMO_PROMPT)"
+	@build/cpu/bin/engine_generate $(DEMO_MODEL) -p "$(DEMO_PROMPT)" -n 480
 
 test: deps test-cpu
 	@nvcc=$$(cmake -P third_party/find_nvcc.cmake); \

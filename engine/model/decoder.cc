@@ -48,6 +48,8 @@ void Decoder::forward(Ops& ops, const StepInput& step, std::span<const LayerCach
   }
 }
 
+// One field to a line would hide the paper's block behind its operands.
+// clang-format off
 void Decoder::decoder_layer(Ops& ops, std::int64_t layer, const StepInput& step,
                             const LayerCache& cache, const Tensor& x, Workspace scratch) const {
   const AttentionWeights& w = attention_[static_cast<std::size_t>(layer)];
@@ -55,32 +57,18 @@ void Decoder::decoder_layer(Ops& ops, std::int64_t layer, const StepInput& step,
   const Tensor q = scratch.take(x.dtype, {tokens, heads, head_size});
   const Tensor attended = scratch.take(x.dtype, {tokens, heads, head_size});
 
-  ops.attention_in({.q = q,
-                    .x = x,
-                    .norm = w.norm,
-                    .eps = config_.rms_eps,
-                    .qkv = w.qkv,
-                    .rope_table = step.rope_table,
-                    .position = step.position,
-                    .k_cache = cache.k,
-                    .v_cache = cache.v},
-                   scratch);
-  ops.attention({.out = attended,
-                 .q = q,
-                 .k_cache = cache.k,
-                 .v_cache = cache.v,
-                 .position = step.position,
-                 .bound = step.bound,
-                 .scale = 1.0f / std::sqrt(static_cast<float>(head_size)),
-                 .causal = true,
-                 .window = config_.sliding_window.value_or(0),
-                 .lse = {}},
-                scratch);
-  ops.attention_out(
-      {.x = x, .attention = attended.reshape({tokens, heads * head_size}), .output = w.output},
-      scratch);
+  ops.attention_in({.q = q, .x = x, .norm = w.norm, .eps = config_.rms_eps, .qkv = w.qkv,
+                    .rope_table = step.rope_table, .position = step.position,
+                    .k_cache = cache.k, .v_cache = cache.v}, scratch);
+  ops.attention({.out = attended, .q = q, .k_cache = cache.k, .v_cache = cache.v,
+                 .position = step.position, .bound = step.bound,
+                 .scale = 1.0f / std::sqrt(static_cast<float>(head_size)), .causal = true,
+                 .window = config_.sliding_window.value_or(0), .lse = {}}, scratch);
+  ops.attention_out({.x = x, .attention = attended.reshape({tokens, heads * head_size}),
+                     .output = w.output}, scratch);
   feed_forward(ops, layer, x, scratch);
 }
+// clang-format on
 
 void Decoder::logits(Ops& ops, const Tensor& hidden, const Tensor& out, Workspace scratch) const {
   const Tensor normed = scratch.take(hidden.dtype, hidden.shape);

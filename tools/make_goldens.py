@@ -57,77 +57,167 @@ def llama(hidden, heads, kv_heads, feed_forward, vocab, layers, **more):
 
 def mistral(*shape, **more):
     """The same for Mistral."""
-    return llama(*shape, architectures=["MistralForCausalLM"], model_type="mistral",
-                 attention_bias=None, **more)
+    return llama(
+        *shape,
+        architectures=["MistralForCausalLM"],
+        model_type="mistral",
+        attention_bias=None,
+        **more,
+    )
 
 
 def build_cases():
     """name -> {config, tokens, rows, shards, greedy, note}; rows None stores every row."""
     gqa = dict(hidden=32, heads=4, kv_heads=2, feed_forward=72, vocab=97, layers=2)
-    llama3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
-              "high_freq_factor": 4.0, "original_max_position_embeddings": 64}
+    llama3 = {
+        "rope_type": "llama3",
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 64,
+    }
     cases = {
         "gqa": dict(config=llama(**gqa), greedy=32, note="grouped queries, 4 heads on 2"),
-        "gqa_bf16": dict(config=llama(**gqa, torch_dtype="bfloat16"), greedy=32,
-                         note="as gqa, stored in bfloat16"),
-        "gqa_f16": dict(config=llama(**gqa, torch_dtype="float16"),
-                        note="as gqa, stored in float16"),
+        "gqa_bf16": dict(
+            config=llama(**gqa, torch_dtype="bfloat16"),
+            greedy=32,
+            note="as gqa, stored in bfloat16",
+        ),
+        "gqa_f16": dict(
+            config=llama(**gqa, torch_dtype="float16"), note="as gqa, stored in float16"
+        ),
         "mqa": dict(config=llama(32, 4, 1, 43, 97, 2), note="one key-value head, F = 43"),
         "mha_defaults": dict(
-            config=llama(40, 5, None, 43, 101, 2, rope_theta=None, head_dim=None,
-                         rms_norm_eps=1e-6, attention_bias=None),
-            note="D = 40, five heads; num_key_value_heads, head_dim and rope_theta are absent"),
-        "tied_bf16": dict(config=llama(32, 4, 2, 86, 128, 3, tie_word_embeddings=True,
-                                       torch_dtype="bfloat16"),
-                          note="tied embeddings, no lm_head in the file"),
-        "odd_vocab_f16": dict(config=llama(24, 3, 1, 37, 997, 2, torch_dtype="float16"),
-                              rows=[0, 1, 2, 5, 11, 17, 22, 23], tokens=24,
-                              note="V = 997, F = 37, D = 24: no row is a multiple of 16 bytes"),
-        "feed_forward_172_bf16": dict(config=llama(64, 8, 4, 172, 97, 1, torch_dtype="bfloat16"),
-                                      note="F = 172 and head_dim 8: rows of 344 bytes"),
-        "head_dim_wide": dict(config=llama(32, 4, 2, 56, 97, 2, head_dim=16),
-                              note="head_dim 16 where D / H is 8"),
-        "head_dim_20": dict(config=llama(48, 2, 1, 40, 97, 2, head_dim=20),
-                            note="head_dim 20 where D / H is 24"),
+            config=llama(
+                40,
+                5,
+                None,
+                43,
+                101,
+                2,
+                rope_theta=None,
+                head_dim=None,
+                rms_norm_eps=1e-6,
+                attention_bias=None,
+            ),
+            note="D = 40, five heads; num_key_value_heads, head_dim and rope_theta are absent",
+        ),
+        "tied_bf16": dict(
+            config=llama(32, 4, 2, 86, 128, 3, tie_word_embeddings=True, torch_dtype="bfloat16"),
+            note="tied embeddings, no lm_head in the file",
+        ),
+        "odd_vocab_f16": dict(
+            config=llama(24, 3, 1, 37, 997, 2, torch_dtype="float16"),
+            rows=[0, 1, 2, 5, 11, 17, 22, 23],
+            tokens=24,
+            note="V = 997, F = 37, D = 24: no row is a multiple of 16 bytes",
+        ),
+        "feed_forward_172_bf16": dict(
+            config=llama(64, 8, 4, 172, 97, 1, torch_dtype="bfloat16"),
+            note="F = 172 and head_dim 8: rows of 344 bytes",
+        ),
+        "head_dim_wide": dict(
+            config=llama(32, 4, 2, 56, 97, 2, head_dim=16), note="head_dim 16 where D / H is 8"
+        ),
+        "head_dim_20": dict(
+            config=llama(48, 2, 1, 40, 97, 2, head_dim=20), note="head_dim 20 where D / H is 24"
+        ),
         "rope_theta_v5": dict(
-            config=llama(32, 2, 1, 40, 97, 2, rope_theta=None,
-                         rope_parameters={"rope_type": "default", "rope_theta": 500000.0}),
-            note="theta 500000 in the rope_parameters schema"),
+            config=llama(
+                32,
+                2,
+                1,
+                40,
+                97,
+                2,
+                rope_theta=None,
+                rope_parameters={"rope_type": "default", "rope_theta": 500000.0},
+            ),
+            note="theta 500000 in the rope_parameters schema",
+        ),
         "rope_linear": dict(
             config=llama(32, 2, 1, 40, 97, 2, rope_scaling={"type": "linear", "factor": 4.0}),
-            note="linear scaling under the older key `type`"),
+            note="linear scaling under the older key `type`",
+        ),
         "rope_llama3": dict(
             config=llama(32, 2, 1, 40, 97, 2, rope_theta=500000.0, rope_scaling=llama3),
-            note="llama3 scaling in the rope_scaling schema; all three bands occur"),
+            note="llama3 scaling in the rope_scaling schema; all three bands occur",
+        ),
         "rope_llama3_v5": dict(
-            config=llama(32, 2, 1, 40, 97, 2, rope_theta=None, torch_dtype="bfloat16",
-                         rope_parameters=dict(llama3, factor=32.0, rope_theta=20000.0)),
-            note="llama3 scaling in the rope_parameters schema"),
+            config=llama(
+                32,
+                2,
+                1,
+                40,
+                97,
+                2,
+                rope_theta=None,
+                torch_dtype="bfloat16",
+                rope_parameters=dict(llama3, factor=32.0, rope_theta=20000.0),
+            ),
+            note="llama3 scaling in the rope_parameters schema",
+        ),
         "rope_yarn_v5": dict(
-            config=llama(32, 2, 1, 40, 97, 2, rope_theta=None,
-                         rope_parameters={"rope_type": "yarn", "rope_theta": 10000.0,
-                                          "factor": 4.0,
-                                          "original_max_position_embeddings": 64}),
-            tokens=160, rows=[0, 1, 2, 31, 63, 64, 65, 95, 96, 127, 128, 129, 158, 159],
-            note="yarn past its original length, in the rope_parameters schema"),
+            config=llama(
+                32,
+                2,
+                1,
+                40,
+                97,
+                2,
+                rope_theta=None,
+                rope_parameters={
+                    "rope_type": "yarn",
+                    "rope_theta": 10000.0,
+                    "factor": 4.0,
+                    "original_max_position_embeddings": 64,
+                },
+            ),
+            tokens=160,
+            rows=[0, 1, 2, 31, 63, 64, 65, 95, 96, 127, 128, 129, 158, 159],
+            note="yarn past its original length, in the rope_parameters schema",
+        ),
         "rope_yarn": dict(
-            config=llama(32, 2, 1, 40, 97, 2,
-                         rope_scaling={"rope_type": "yarn", "factor": 8.0, "beta_fast": 16.0,
-                                       "beta_slow": 2.0, "attention_factor": 1.3,
-                                       "original_max_position_embeddings": 32}),
-            note="yarn in the rope_scaling schema, with its own betas and attention factor"),
-        "window": dict(config=mistral(32, 4, 2, 40, 97, 2, sliding_window=8), greedy=32,
-                       note="Mistral with a window of 8, shorter than the prompt"),
+            config=llama(
+                32,
+                2,
+                1,
+                40,
+                97,
+                2,
+                rope_scaling={
+                    "rope_type": "yarn",
+                    "factor": 8.0,
+                    "beta_fast": 16.0,
+                    "beta_slow": 2.0,
+                    "attention_factor": 1.3,
+                    "original_max_position_embeddings": 32,
+                },
+            ),
+            note="yarn in the rope_scaling schema, with its own betas and attention factor",
+        ),
+        "window": dict(
+            config=mistral(32, 4, 2, 40, 97, 2, sliding_window=8),
+            greedy=32,
+            note="Mistral with a window of 8, shorter than the prompt",
+        ),
         "window_long_bf16": dict(
-            config=mistral(32, 4, 2, 40, 97, 3, sliding_window=33, rope_theta=1000000.0,
-                           torch_dtype="bfloat16"),
-            tokens=150, rows=[0, 31, 32, 33, 34, 63, 64, 65, 66, 99, 127, 128, 148, 149],
-            note="a window of 33 in a prompt of 150 tokens"),
-        "window_null": dict(config=dict(mistral(32, 4, 4, 56, 97, 2, torch_dtype="float16"),
-                                        sliding_window=None),
-                            note="Mistral with sliding_window null"),
-        "sharded_bf16": dict(config=llama(**gqa, torch_dtype="bfloat16"), shards=3,
-                             note="three files with an index; every layer straddles them"),
+            config=mistral(
+                32, 4, 2, 40, 97, 3, sliding_window=33, rope_theta=1000000.0, torch_dtype="bfloat16"
+            ),
+            tokens=150,
+            rows=[0, 31, 32, 33, 34, 63, 64, 65, 66, 99, 127, 128, 148, 149],
+            note="a window of 33 in a prompt of 150 tokens",
+        ),
+        "window_null": dict(
+            config=dict(mistral(32, 4, 4, 56, 97, 2, torch_dtype="float16"), sliding_window=None),
+            note="Mistral with sliding_window null",
+        ),
+        "sharded_bf16": dict(
+            config=llama(**gqa, torch_dtype="bfloat16"),
+            shards=3,
+            note="three files with an index; every layer straddles them",
+        ),
     }
     for index, case in enumerate(cases.values()):
         case.setdefault("tokens", 40)
@@ -188,7 +278,7 @@ def reference_logits(config, state, ids, inv_freq, attention_scaling):
     cos, sin = (f(angles)[:, None, :] * attention_scaling for f in (torch.cos, torch.sin))
 
     def rope(x):
-        low, high = x[..., : head_dim // 2], x[..., head_dim // 2:]
+        low, high = x[..., : head_dim // 2], x[..., head_dim // 2 :]
         return torch.cat([low * cos - high * sin, high * cos + low * sin], -1)
 
     distance = torch.arange(length)[:, None] - torch.arange(length)[None, :]
@@ -275,14 +365,16 @@ def make_case(folder, name, case):
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     parsed = transformers.AutoConfig.from_pretrained(folder)
     model = transformers.AutoModelForCausalLM.from_config(
-        parsed, dtype=torch.float32, attn_implementation="eager")
+        parsed, dtype=torch.float32, attn_implementation="eager"
+    )
     state = random_weights(model, case["seed"], DTYPES[config["torch_dtype"]])
     save_checkpoint(folder, state, case["shards"])
 
     # What is measured is what lies on the disk, read back as a user's program would.
     def load(dtype):
         return transformers.AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, attn_implementation="eager").eval()
+            folder, dtype=dtype, attn_implementation="eager"
+        ).eval()
 
     model = load(torch.float32)
     rotary = model.model.rotary_emb
@@ -298,8 +390,12 @@ def make_case(folder, name, case):
     rows = case["rows"] if case["rows"] is not None else list(range(len(ids)))
     np.save(folder / "logits.npy", logits[rows].numpy().astype("<f4"))
     row = {
-        "name": name, "note": case["note"], "stored": config["torch_dtype"],
-        "tokens": len(ids), "vocab": config["vocab_size"], "rows": rows,
+        "name": name,
+        "note": case["note"],
+        "stored": config["torch_dtype"],
+        "tokens": len(ids),
+        "vocab": config["vocab_size"],
+        "rows": rows,
         "logits_std": round(float(logits.std()), 4),
         "nmse_float32": nmse(logits, exact),
         "nmse_bfloat16": nmse(load(torch.bfloat16)(torch.tensor([ids])).logits[0], exact),
@@ -332,12 +428,16 @@ def main():
         folder = output / name
         shutil.rmtree(folder, ignore_errors=True)
         rows.append(make_case(folder, name, case))
-        print(" ".join(f"{key}={value:.2g}" if isinstance(value, float) else f"{value}"
-                       for key, value in rows[-1].items()
-                       if key.startswith(("name", "nmse", "logits", "greedy_min"))))
+        print(
+            " ".join(
+                f"{key}={value:.2g}" if isinstance(value, float) else f"{value}"
+                for key, value in rows[-1].items()
+                if key.startswith(("name", "nmse", "logits", "greedy_min"))
+            )
+        )
     manifest = {
         "about": "Made by tools/make_goldens.py. logits.npy holds the listed rows of the float32 "
-                 "logits of the weights as stored; nmse_* is against a float64 evaluation.",
+        "logits of the weights as stored; nmse_* is against a float64 evaluation.",
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         "cases": rows,
     }

@@ -33,7 +33,7 @@ def storm(s):
     )
     s.say(
         "[in the afternoon the sky turned dark|all day the air had been heavy and still]. {mum} "
-        "looked up. \"A storm is coming,\" {parent_he} said. \"[Close the windows|Come inside].\"",
+        'looked up. "A storm is coming," {parent_he} said. "[Close the windows|Come inside]."',
         "soon the rain [drummed on the roof|came down in ropes], and the thunder [rolled over "
         "the hills|boomed like a giant drum]. {h} [hid under a blanket|held {h.his} ears "
         "shut|counted between the flash and the bang].",
@@ -44,9 +44,9 @@ def storm(s):
         "outside.",
         "{h} [looked out|pressed {h.his} nose to the window]. near {spot} sat {baby}. it {harm}.",
         "{h} was [afraid|so scared that {h.his} knees shook]. but the little one was [more "
-        "afraid|all alone]. \"[If I am scared in here, how must it feel out there?|It needs "
-        "someone,]\" {h.he} [thought|said].",
-        "{mum} took a lantern. \"[We will go together|Stay close to me],\" {parent_he} said, and "
+        'afraid|all alone]. "[If I am scared in here, how must it feel out there?|It needs '
+        'someone,]" {h.he} [thought|said].',
+        '{mum} took a lantern. "[We will go together|Stay close to me]," {parent_he} said, and '
         "out they went.",
     )
     s.paragraph()
@@ -65,8 +65,8 @@ def storm(s):
         "a soft call came from outside, and {the_baby} {baby_cry} with joy. it was its mother! "
         "she [touched {h}'s cheek gently|looked at {h} for a long time], and then the two of "
         "them went home.",
-        "{f} came by and [heard|asked to hear] the whole story. \"Weren't you scared?\" asked "
-        "{f}. \"[Yes|Very],\" said {h}, \"but [not for long|I was too busy to think about it].\"",
+        '{f} came by and [heard|asked to hear] the whole story. "Weren\'t you scared?" asked '
+        '{f}. "[Yes|Very]," said {h}, "but [not for long|I was too busy to think about it]."',
     )
     ending(
         s,
@@ -113,34 +113,34 @@ def rescue(s):
     )
     s.say(
         "{one_day} {h} and {f} were [walking|playing] near {spot} when they heard a "
-        "[small|sad|strange] sound. \"[Did you hear that|What was that]?\" asked {f}.",
+        '[small|sad|strange] sound. "[Did you hear that|What was that]?" asked {f}.',
         "they followed the sound to {spot2}. there they saw {victim}. it was {stuck}, and it "
         "[could not move|was very tired].",
     )
     s.paragraph()
     s.say(
-        "{f} wanted to [run to it at once|jump right in]. \"Wait!\" said {h}. \"[If we get stuck "
-        "too, nobody will be there to help|Let us think first].\"",
+        '{f} wanted to [run to it at once|jump right in]. "Wait!" said {h}. "[If we get stuck '
+        'too, nobody will be there to help|Let us think first]."',
         "{h} [looked around|thought hard|counted to ten]. then {h.he} remembered that there was "
-        "{tool} [at home|behind the {home}|near {spot3}]. \"Stay here and [talk to it "
-        "softly|keep it calm],\" {h.he} said, and ran.",
+        '{tool} [at home|behind the {home}|near {spot3}]. "Stay here and [talk to it '
+        'softly|keep it calm]," {h.he} said, and ran.',
         "{h} [had never run so fast|ran until {h.his} side hurt]. soon {h.he} was back.",
     )
     s.paragraph()
     s.say(
         "while {f} [helped|held on tight], {h} {used}. it was [slow work|not easy]. [once {h} "
         "nearly slipped|{h.his} {h.hand} was shaking|twice {h.he} had to start again], but {f} "
-        "said, \"[You can do it|Just a little more|I've got you].\"",
+        'said, "[You can do it|Just a little more|I\'ve got you]."',
         "and then, [very gently|little by little], [it was free|it came free]!",
         "it {thanks}, as if to say thank you. {h} and {f} [looked at each other and "
         "smiled|cheered|fell into the grass and laughed].",
     )
     s.paragraph()
     s.say(
-        "when they came home, [they were dirty from head to toe|it was almost dark]. \"What "
-        "happened to you?\" asked {mum}.",
-        "they told {parent_him} everything. {mum} was not cross at all. \"[You used your head "
-        "and your heart|You did well, both of you],\" {parent_he} said, and [gave them "
+        'when they came home, [they were dirty from head to toe|it was almost dark]. "What '
+        'happened to you?" asked {mum}.',
+        'they told {parent_him} everything. {mum} was not cross at all. "[You used your head '
+        'and your heart|You did well, both of you]," {parent_he} said, and [gave them '
         "{food}|put {food} on the table|hugged them, mud and all].",
     )
     ending(
@@ -204,8 +204,8 @@ def journey(s):
         }[s.facts["goal"]]
     )
     s.say(
-        "{h} wanted to go to {goal}, {why}. \"That is [far|a long way],\" said {mum}. \"[Take a "
-        "friend and pack well.|What will you take?]\""
+        '{h} wanted to go to {goal}, {why}. "That is [far|a long way]," said {mum}. "[Take a '
+        'friend and pack well.|What will you take?]"'
     )
     name = {"bread": "some bread", "umbrella": "an umbrella"}
     s.know(
@@ -213,7 +213,7 @@ def journey(s):
     )
     s.say(
         "so {h} asked {f} to come along, and {h.he} packed two things: {a_item} and {b_item}. "
-        "\"[Why those|What are they for]?\" asked {f}. \"[You never know|We'll see],\" said {h}."
+        '"[Why those|What are they for]?" asked {f}. "[You never know|We\'ll see]," said {h}.'
     )
     s.paragraph()
     s.say(
@@ -234,17 +234,17 @@ def journey(s):
     s.say(
         {
             "the top of the hill": "the sun was just going down. \"It doesn't go to bed at "
-                                   "all,\" whispered {h}. \"It only goes to wake up someone "
-                                   "else.\"",
-            "the far side of the lake": "hundreds of fireflies were dancing over the water. \"So "
-                                        "that was the light,\" said {h}, and nobody spoke for a "
-                                        "long time.",
+            'all," whispered {h}. "It only goes to wake up someone '
+            'else."',
+            "the far side of the lake": 'hundreds of fireflies were dancing over the water. "So '
+            'that was the light," said {h}, and nobody spoke for a '
+            "long time.",
             "the house of {elder}": "{elder} opened the door and laughed for joy. {elder_he} "
-                                    "read the letter twice. \"The letter is lovely,\" {elder_he} "
-                                    "said, \"but you are the best part of it.\"",
+            'read the letter twice. "The letter is lovely," {elder_he} '
+            'said, "but you are the best part of it."',
             "the old tower": "they climbed the steps and pulled with all their might. Dong! The "
-                             "sound rolled over the land, and far away everyone stopped and "
-                             "listened.",
+            "sound rolled over the land, and far away everyone stopped and "
+            "listened.",
         }[s.facts["goal"]]
     )
     s.maybe(
@@ -279,7 +279,7 @@ def afraid_of_dark(s):
     s.say(
         "by day {h} was afraid of nothing. but at night, when the light was out, {h.he} [pulled "
         "the blanket up to {h.his} nose|could not sleep]. the dark was [so big|full of shapes].",
-        "\"[There is nothing there|It is only the night],\" said {mum}. {h} wanted to believe "
+        '"[There is nothing there|It is only the night]," said {mum}. {h} wanted to believe '
         "it, but {h.he} could not.",
     )
     s.paragraph()
@@ -287,25 +287,25 @@ def afraid_of_dark(s):
         "one night {f} came to stay. they [told each other stories|played cards|ate {food} in "
         "bed] until the moon was high. then {mum} put out the light.",
         '"{noise}," went something in the dark. {h} sat up. "Did you hear that?" {h.he} whispered.',
-        "\"Yes,\" whispered {f}, and {f.his} voice [shook|was very small]. {f} was afraid too! "
+        '"Yes," whispered {f}, and {f.his} voice [shook|was very small]. {f} was afraid too! '
         "[{h} had thought that {h.he} was the only one|that made {h} feel a little braver].",
         '"{noise}," it went again.',
     )
     s.paragraph()
     s.say(
-        "\"Let's go and see,\" said {h}. they [took each other by the {h.hand}|lit a small "
+        '"Let\'s go and see," said {h}. they [took each other by the {h.hand}|lit a small '
         "candle] and went, step by step, toward the sound.",
         "{h} [opened the window|counted to three and looked]. and what was it? it was {source}!",
         "they looked at each other and began to laugh. they laughed until {mum} came to see what "
         "was the matter.",
-        "\"We found the monster,\" said {h}. \"[It is very small|It is only scary until you know "
-        "its name].\"",
+        '"We found the monster," said {h}. "[It is very small|It is only scary until you know '
+        'its name]."',
     )
     s.paragraph()
     s.say(
         "before they went back to bed, they looked out. [the night was full of stars|the moon "
-        "lay on {spot} like milk|a cool wind smelled of flowers]. \"The dark is [beautiful|where "
-        "the stars live],\" said {f}.",
+        'lay on {spot} like milk|a cool wind smelled of flowers]. "The dark is [beautiful|where '
+        'the stars live]," said {f}.',
         "after that night, {h} still heard noises in the dark. but now {h.he} [smiled and "
         "guessed what they were|gave each one a name|listened to them until {h.he} fell asleep].",
     )
@@ -351,7 +351,7 @@ def new_skill(s):
     )
     s.say(
         "all of {h}'s friends could {skill}. only {h} could not. \"[You'll never learn it|Ha "
-        "ha|Look at {h}],\" [laughed|teased] {g}.",
+        'ha|Look at {h}]," [laughed|teased] {g}.',
         "{h} [went red|pretended not to care], but {h.he} [wanted to learn it very much|thought "
         "of it all night].",
     )
@@ -360,26 +360,26 @@ def new_skill(s):
         "the next morning {h} got up before anyone else and tried. {h.he} {tries}. {h.he} tried "
         "again, and it was [even worse|no better].",
         '"I can\'t {skill}," said {h}. "[I will never learn|I give up]."',
-        "{wise}, who had been watching, [came closer|laughed softly]. \"You can't {skill} yet,\" "
-        "said {wise}. \"[Yet is a very useful word|I could not do it either when I was small|I "
-        "fell a hundred times]. Try this: {trick}.\"",
+        '{wise}, who had been watching, [came closer|laughed softly]. "You can\'t {skill} yet," '
+        'said {wise}. "[Yet is a very useful word|I could not do it either when I was small|I '
+        'fell a hundred times]. Try this: {trick}."',
     )
     s.paragraph()
     s.say(
         "{h} tried it. it was [a tiny bit better|almost right]. {h.he} came back the next day, "
         "and the next. [some days were good, and some were bad|when {h.he} wanted to stop, "
-        "{h.he} said \"yet\" to {h.himself}].",
+        '{h.he} said "yet" to {h.himself}].',
         "{f} [came to watch and clapped every time|kept {h.him} company|learned the trick as "
         "well].",
         "then, one bright morning, it worked! [for one moment {h} could not believe it|{h} did "
-        "it once, and then again, just to be sure]. \"I can {skill}!\" {h.he} [shouted|sang].",
+        'it once, and then again, just to be sure]. "I can {skill}!" {h.he} [shouted|sang].',
     )
     s.paragraph()
     s.say(
-        "when the others saw it, they [opened their mouths wide|cheered]. even {g} said, \"[That "
-        "was good.|How did you do that?]\"",
+        'when the others saw it, they [opened their mouths wide|cheered]. even {g} said, "[That '
+        'was good.|How did you do that?]"',
         "{h} could have laughed at {g}. but {h.he} [remembered how that had felt|did not]. "
-        "\"I'll show you a trick,\" {h.he} said instead.",
+        '"I\'ll show you a trick," {h.he} said instead.',
     )
     ending(
         s,
@@ -429,8 +429,8 @@ def wish(s):
         "{one_evening}, {h} was on the way home from {spot} when {h.he} saw {magic}. it was "
         "{trap}.",
         '"[Don\'t be afraid|Hold still]," said {h}, and {h.he} {freed}.',
-        "\"Thank you,\" said {m}, [in a voice like a bell|very softly]. \"[Now you may have one "
-        "wish|One good turn deserves another. Make a wish].\"",
+        '"Thank you," said {m}, [in a voice like a bell|very softly]. "[Now you may have one '
+        'wish|One good turn deserves another. Make a wish]."',
     )
     s.paragraph()
     s.say(
@@ -438,23 +438,23 @@ def wish(s):
         "{food}|a castle|a horse that could fly]. {h.he} thought of [a {colour} coat|never "
         "having to go to bed|being the strongest of all].",
         '"May I think about it until tomorrow?" {h.he} asked. "[Of course|You may]," said {m}.',
-        "on the way home {h} met {f}. {f} was [sad|very quiet]. \"{g} is ill,\" {f.he} said. "
+        'on the way home {h} met {f}. {f} was [sad|very quiet]. "{g} is ill," {f.he} said. '
         "\"[{g.He} has not laughed for a week|{g.He} can't come out to play]. Nobody knows what "
-        "to do.\"",
+        'to do."',
     )
     s.paragraph()
     s.say(
         "that night {h} [lay awake|looked at the moon for a long time]. in the morning {h.he} "
-        "ran back. \"I know my wish,\" {h.he} said. \"I wish that {g} would get well.\"",
-        "\"[Nothing for yourself|Are you sure]?\" asked {m}. {h} [thought for one more "
+        'ran back. "I know my wish," {h.he} said. "I wish that {g} would get well."',
+        '"[Nothing for yourself|Are you sure]?" asked {m}. {h} [thought for one more '
         "second|swallowed] and nodded.",
         "{m} [shone|smiled], and a warm wind went over {spot}.",
     )
     s.paragraph()
     s.say(
         "when {h} got home, someone was [jumping up and down at the gate|calling {h.his} name]. "
-        "it was {g}, with [red cheeks|shining eyes]! \"I woke up, and it was gone!\" {g.he} "
-        "said. \"[Come and play|I am so hungry I could eat a tree].\"",
+        'it was {g}, with [red cheeks|shining eyes]! "I woke up, and it was gone!" {g.he} '
+        'said. "[Come and play|I am so hungry I could eat a tree]."',
         "{h}, {f} and {g} played until dark. {h} never told them about the wish. but [every "
         "night one star winked at {h.him}|sometimes {h.he} smiled to {h.himself} for no "
         "reason|now and then {h.he} found a small gift at the door].",
@@ -481,7 +481,7 @@ def lost_child(s):
         )
     )
     s.say(
-        "\"Don't go farther than {spot},\" {mum} always told {h}. and {h} never did, until the "
+        '"Don\'t go farther than {spot}," {mum} always told {h}. and {h} never did, until the '
         "day {h.he} saw {lure}.",
         "{h.he} followed it [a little way|just to the next tree], and then a little more. when "
         "{h.he} looked up, {h.he} [did not know where {h.he} was|could not see the path any "
@@ -491,11 +491,11 @@ def lost_child(s):
     s.paragraph()
     s.say(
         "{h} [wanted to run|felt the tears come], but {h.he} remembered what {elder} had said: "
-        "\"If you are lost, stand still and think.\" So {h.he} [sat down on a stone|took three "
+        '"If you are lost, stand still and think." So {h.he} [sat down on a stone|took three '
         "deep breaths].",
-        "then {h.he} heard somebody cry. behind a bush sat {f.intro}. \"I'm lost,\" {f.he} said. "
-        "\"[Me too|So am I],\" said {h}, \"but now we are lost together, and that is [only half "
-        "as bad|better].\"",
+        'then {h.he} heard somebody cry. behind a bush sat {f.intro}. "I\'m lost," {f.he} said. '
+        '"[Me too|So am I]," said {h}, "but now we are lost together, and that is [only half '
+        'as bad|better]."',
         '"I know that {sign}. My {elder_word} taught me that."',
     )
     s.paragraph()
@@ -506,14 +506,14 @@ def lost_child(s):
         "at last they saw [a light between the trees|smoke over a roof]. it was {spot}! and "
         "there stood {mum}, with a lantern in the dusk.",
         "{mum} [hugged {h.him} so hard that it almost hurt|laughed and cried]. \"I'm sorry I "
-        "went too far,\" said {h}. \"[I am glad you kept your head|You found the way back, and "
-        "that is what counts],\" said {mum}.",
+        'went too far," said {h}. "[I am glad you kept your head|You found the way back, and '
+        'that is what counts]," said {mum}.',
     )
     s.paragraph()
     s.say(
-        "{f} lived just [over the hill|beyond {spot2}], and {mum} took {f.him} home. \"Will you "
-        "come and play tomorrow?\" asked {f}. \"Yes,\" said {h}, \"but [by the path|not by the "
-        "bushes].\""
+        '{f} lived just [over the hill|beyond {spot2}], and {mum} took {f.him} home. "Will you '
+        'come and play tomorrow?" asked {f}. "Yes," said {h}, "but [by the path|not by the '
+        'bushes]."'
     )
     ending(
         s,

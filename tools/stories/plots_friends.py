@@ -19,7 +19,7 @@ def quarrel(s):
         "{h}'s best friend was {f}, a {f.what}. they [did everything together|met every day at "
         "{spot}|had been friends since they were very small].",
         "but {one_day} they began to quarrel about {matter}.",
-        "\"[Me|I decide]!\" said {h}. \"No, [me|I do]!\" said {f}. their voices got [louder and "
+        '"[Me|I decide]!" said {h}. "No, [me|I do]!" said {f}. their voices got [louder and '
         "louder|so loud that the birds flew away].",
     )
     if s.facts["unit"] == "thing":
@@ -28,7 +28,7 @@ def quarrel(s):
             "piece came off."
         )
     s.say(
-        "\"I don't want to be your friend any more!\" [shouted|cried] {h}. {f} [turned round and "
+        '"I don\'t want to be your friend any more!" [shouted|cried] {h}. {f} [turned round and '
         "walked away|ran home without a word|went red and stamped off]."
     )
     s.paragraph()
@@ -38,8 +38,8 @@ def quarrel(s):
         "but [soon it was very quiet|there was nobody to laugh with|half of every game was "
         "missing]. {h.he} saw [a cloud like a whale|a funny beetle|a frog with a leaf on its "
         "head] and turned to tell {f}, but {f} was not there.",
-        "{h.he} asked {wise} what to do. \"What is more important,\" said {wise}, \"[your friend "
-        "or being right|being first or having {f}]?\"",
+        '{h.he} asked {wise} what to do. "What is more important," said {wise}, "[your friend '
+        'or being right|being first or having {f}]?"',
     )
     s.paragraph()
     s.say(
@@ -47,19 +47,19 @@ def quarrel(s):
         "book|put two pieces of cake in a bag] and went to look for {f}.",
         "halfway there, {h.he} met {f}, who was [coming the other way|on the way to {h.him}] "
         "with [a {colour} balloon|a drawing of the two of them|a handful of berries].",
-        "\"I'm sorry,\" they both said at the very same time. then they [both laughed|burst out "
+        '"I\'m sorry," they both said at the very same time. then they [both laughed|burst out '
         "laughing|hugged].",
     )
     s.say(
         {
             "thing": "together they mended the {thing} with a {colour} thread, and they agreed "
-                     "to take turns. {f} went first, because {h} said so.",
-            "game": "\"Let's play your game today and mine tomorrow,\" said {h}. \"No, yours "
-                    "first,\" said {f}, and they almost began to quarrel again.",
-            "race": "\"You were faster,\" said {h}. \"No, you were,\" said {f}. so they ran back "
-                    "side by side and arrived at the same time.",
-            "captain": "\"You be captain today,\" said {h}. \"A ship can have two captains,\" "
-                       "said {f}, and so it had.",
+            "to take turns. {f} went first, because {h} said so.",
+            "game": '"Let\'s play your game today and mine tomorrow," said {h}. "No, yours '
+            'first," said {f}, and they almost began to quarrel again.',
+            "race": '"You were faster," said {h}. "No, you were," said {f}. so they ran back '
+            "side by side and arrived at the same time.",
+            "captain": '"You be captain today," said {h}. "A ship can have two captains," '
+            "said {f}, and so it had.",
         }[s.facts["unit"]]
     )
     ending(
@@ -87,7 +87,7 @@ def newcomer(s):
         "{one_morning}, a new family moved in near {spot}. with them came {f.intro}.",
         "{f} [stood by the gate and looked at {f.his} feet|did not know anybody|sat alone under "
         "a tree].",
-        "the others [whispered|went on with their game]. \"[{f.He} talks in a funny way|{f.He} "
+        'the others [whispered|went on with their game]. "[{f.He} talks in a funny way|{f.He} '
         "looks different|We don't know {f.him}],\" said {g}.",
     )
     s.paragraph()
@@ -96,7 +96,7 @@ def newcomer(s):
         "thinking]. {h.he} [took a deep breath|put down the ball] and walked over.",
         '"Hello. I\'m {h}," {h.he} said. "[Do you want to play|What do you like to do]?"',
         '{f} [looked up|smiled a tiny smile]. "I like {likes}," {f.he} [whispered|said].',
-        "\"[Really? Me too!|I have never tried that. Will you show me?|So does my {parent}!]\" "
+        '"[Really? Me too!|I have never tried that. Will you show me?|So does my {parent}!]" '
         "said {h}.",
     )
     s.paragraph()
@@ -104,18 +104,18 @@ def newcomer(s):
         "so the two of them spent the whole [morning|afternoon] {likes} near {spot2}. {f} knew "
         "[a great deal about it|many tricks], and {h} [asked question after question|laughed a "
         "lot].",
-        "after a while {g} [came closer|stopped the game and watched]. [\"Can I try it too?\" "
-        "asked {g}.|\"What are you two doing?\" asked {g}.|\"That looks like fun,\" said {g}.]",
+        'after a while {g} [came closer|stopped the game and watched]. ["Can I try it too?" '
+        'asked {g}.|"What are you two doing?" asked {g}.|"That looks like fun," said {g}.]',
         "{h} looked at {f}, and {f} [nodded|moved over to make room]. soon [everyone was "
         "there|there was a whole circle of friends].",
     )
     s.paragraph()
     s.say(
         "when it was time to go home, {f} gave {h} [a smooth white stone|a {colour} ribbon|a "
-        "drawing with both their names on it]. \"This morning I had no friends here,\" {f.he} "
-        "said. \"[Now I have you|Now I have more than I can count].\"",
-        "{g} [looked at the ground|went pink]. \"I'm sorry that I did not say hello,\" {g.he} "
-        "said. \"[Tomorrow I will save you a place.|Will you come again tomorrow?]\"",
+        'drawing with both their names on it]. "This morning I had no friends here," {f.he} '
+        'said. "[Now I have you|Now I have more than I can count]."',
+        '{g} [looked at the ground|went pink]. "I\'m sorry that I did not say hello," {g.he} '
+        'said. "[Tomorrow I will save you a place.|Will you come again tomorrow?]"',
     )
     ending(
         s,
@@ -130,10 +130,10 @@ def secret(s):
     s.say(
         "[this week|for some days now] {f} had been [strange|different]. when {h} came near, {f} "
         "[stopped talking|hid something behind {f.his} back|said {f.he} had no time].",
-        "\"Do you want to play at {spot}?\" asked {h}. \"[Not today|I can't],\" said {f}, and "
+        '"Do you want to play at {spot}?" asked {h}. "[Not today|I can\'t]," said {f}, and '
         "[hurried away|ran off with {g}].",
-        "{h} [felt a lump in {h.his} throat|was sad]. \"[Maybe {f} does not like me any "
-        "more,|What did I do wrong?]\" {h.he} thought.",
+        '{h} [felt a lump in {h.his} throat|was sad]. "[Maybe {f} does not like me any '
+        'more,|What did I do wrong?]" {h.he} thought.',
     )
     s.paragraph()
     s.say(
@@ -141,28 +141,28 @@ def secret(s):
         "box|laughing about something].",
         "{h} [walked home with slow steps|wanted to shout at them|hid behind a bush and cried a "
         "little].",
-        "{mum} [saw {h.his} face|sat down next to {h.him}]. \"[Sometimes we see half of a thing "
-        "and guess the other half wrong|Before you are angry, ask],\" said {mum}. \"Do you know "
-        "what day it is tomorrow?\"",
+        '{mum} [saw {h.his} face|sat down next to {h.him}]. "[Sometimes we see half of a thing '
+        'and guess the other half wrong|Before you are angry, ask]," said {mum}. "Do you know '
+        'what day it is tomorrow?"',
         "{h} [was too sad to think about it|shook {h.his} head and went to bed].",
     )
     s.paragraph()
     s.say(
-        "in the morning there was a note at the door. it said: \"Come to {hideout}.\" {h} went, "
+        'in the morning there was a note at the door. it said: "Come to {hideout}." {h} went, '
         "[with a beating heart|slowly].",
-        "\"Surprise!\" [shouted|called] {f} and {g}, and [all the others|everyone {h} knew] "
+        '"Surprise!" [shouted|called] {f} and {g}, and [all the others|everyone {h} knew] '
         "jumped up. there were [lanterns in the trees|{colour} ribbons everywhere|flowers on a "
         "long table], and a cake with {h}'s name on it. it was {h}'s birthday!",
-        "\"I wanted to tell you so much,\" said {f}. \"[Keeping it in was the hardest thing I "
-        "have ever done|I am bad at secrets, so I had to run away from you].\"",
+        '"I wanted to tell you so much," said {f}. "[Keeping it in was the hardest thing I '
+        'have ever done|I am bad at secrets, so I had to run away from you]."',
         "{h} [laughed and cried at once|felt silly and happy at the same time]. {h.he} had "
         "thought [that {h.he} was alone|the worst], and all that time {h.his} friends had been "
         "thinking of {h.him}.",
     )
     s.maybe(
         0.6,
-        "then {f} gave {h.him} a [small|round|long] parcel. inside was a {full_thing}. \"[I made "
-        "it myself|It took all week],\" said {f}.",
+        'then {f} gave {h.him} a [small|round|long] parcel. inside was a {full_thing}. "[I made '
+        'it myself|It took all week]," said {f}.',
     )
     ending(
         s,
@@ -200,8 +200,8 @@ def contest(s):
         )
     )
     s.say(
-        "everyone in {place} was talking about {event}. the prize was a [golden cup|basket full "
-        "of cakes|big {colour} ribbon].",
+        "everyone [for miles around|{h} knew|young and old] was talking about {event}. the prize "
+        "was a [golden cup|basket full of cakes|big {colour} ribbon].",
         "{h} wanted to win [more than anything|so much that {h.he} dreamed about it]. {h.he} "
         "trained every day, [in sun and in rain|before breakfast and after dinner], and {f} "
         "[cheered for {h.him}|counted the seconds].",
@@ -209,10 +209,10 @@ def contest(s):
     )
     s.paragraph()
     s.say(
-        "the day came. [flags waved|a drum beat|everyone was there]. \"Ready, steady, go!\" "
+        'the day came. [flags waved|a drum beat|everyone was there]. "Ready, steady, go!" '
         "called {wise}.",
         "{h} [was off like an arrow|started well], and soon {h.he} and {g} were far ahead of the "
-        "others. [the crowd cheered|\"Go, {h}!\" shouted {f}|nobody could tell who would win].",
+        'others. [the crowd cheered|"Go, {h}!" shouted {f}|nobody could tell who would win].',
         'then {trouble}. "Help!" called {g}.',
         "{h} could see the finish. [nobody was in front of {h.him}|{h.he} only had to keep "
         "going|the prize was so close]. but {h.he} [looked back|heard that voice again and "
@@ -220,20 +220,20 @@ def contest(s):
     )
     s.paragraph()
     s.say(
-        "{h} turned round and {help}. [others passed them|one after another went by], but {h} "
-        "[did not mind|did not let go|kept on helping].",
+        "{h} did not think twice. {h.he} {help}. [others passed them|one after another went by], "
+        "but {h} [did not mind|did not let go|kept on helping].",
         '"Why did you stop?" asked {g}. "[You could have won|I would not have stopped for you]."',
-        "\"[Because you called|There will be another race, but there is only one you|It would "
-        "not have felt like winning],\" said {h}.",
+        '"[Because you called|There will be another race, but there is only one you|It would '
+        'not have felt like winning]," said {h}.',
         "they came in last, [side by side|laughing and out of breath].",
     )
     s.paragraph()
     s.say(
         "but then something strange happened. the crowd [stood up and clapped|cheered louder "
         "than before]. {wise} came with the prize, and the winner, [{f}'s cousin|who was only "
-        "six], said, \"I was fast, but {h} was kind. Let us share it.\"",
+        'six], said, "I was fast, but {h} was kind. Let us share it."',
         "{g} [shook {h}'s {h.hand}|took off {g.his} cap]. \"Next time I will [stop for you|be a "
-        "better friend],\" {g.he} said.",
+        'better friend]," {g.he} said.',
     )
     ending(
         s,
@@ -260,16 +260,16 @@ def kind_neighbor(s):
     )
     s.say(
         "near {spot} lived {n}. {nh} {odd}, and everyone was a little afraid of {nhim}.",
-        "\"[Don't go there|{n} is mean],\" said {f}. but {h} [wondered why|was not so sure|had "
+        '"[Don\'t go there|{n} is mean]," said {f}. but {h} [wondered why|was not so sure|had '
         "seen {n} feed the birds once].",
     )
     s.paragraph()
     s.say(
         "{one_day}, {h} noticed that [there was no smoke from the chimney|the window was "
         "dark|nobody had opened the door for two days].",
-        "\"Something is wrong,\" said {h}. {f} [wanted to go home|held on to {h}'s arm|was "
+        '"Something is wrong," said {h}. {f} [wanted to go home|held on to {h}\'s arm|was '
         "scared], but {f.he} [came along|went with {h.him} all the same].",
-        "they knocked. \"Go away!\" called a weak voice. then there was a cough. {h} [opened the "
+        'they knocked. "Go away!" called a weak voice. then there was a cough. {h} [opened the '
         "door a little|looked in]. {n} was lying in bed, [pale and tired|shaking with cold].",
     )
     s.paragraph()
@@ -279,8 +279,8 @@ def kind_neighbor(s):
         "day after day they came. they [read aloud to {nhim}|told {nhim} the news|opened the "
         "windows], and day after day {n} [coughed a little less|sat up a little higher].",
         '"Why are you so good to me?" asked {n}. "I was never good to you."',
-        "\"[Maybe nobody was good to you first|Someone has to start|We thought you might be "
-        "lonely],\" said {h}.",
+        '"[Maybe nobody was good to you first|Someone has to start|We thought you might be '
+        'lonely]," said {h}.',
     )
     s.paragraph()
     s.say(
@@ -288,8 +288,8 @@ def kind_neighbor(s):
         "sun coming out|laughed for the first time in years].",
         "when {nh} was well again, {nh} [opened the garden gate and never shut it|taught them to "
         "[play chess|carve wood|name the stars]|baked bread for everyone on Sundays].",
-        "\"I used to be afraid of {nhim},\" said {f}. \"[Now {nh} tells the best stories|I think "
-        "{nh} was afraid of us too].\"",
+        '"I used to be afraid of {nhim}," said {f}. "[Now {nh} tells the best stories|I think '
+        '{nh} was afraid of us too]."',
     )
     ending(
         s,

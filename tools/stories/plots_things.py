@@ -26,7 +26,7 @@ def lost_thing(s):
                     found_by="a bit of {colour} on the ground",
                 ),
                 dict(
-                    cause="a puppy had carried it off to play",
+                    cause="the puppy had carried it off to play",
                     where="between the feet of a sleepy puppy",
                     found_by="small round footprints in the mud",
                 ),
@@ -35,7 +35,7 @@ def lost_thing(s):
     )
     s.say(
         "{h} had a {full_thing} that {h.he} loved more than anything. {thing_story}.",
-        "{h.he} [took it everywhere|never went out without it|kept it close all day].",
+        "{h} [took it everywhere|never went out without it|kept it close all day].",
     )
     s.paragraph()
     s.say(
@@ -46,10 +46,10 @@ def lost_thing(s):
         '"My {elder_word} will be so sad," [{h.he} thought|{h} whispered].',
     )
     s.say(
-        "{f}, {h.his} [best friend|good friend], [came running|heard {h.him} crying and came "
-        "over].",
-        "\"Don't [worry|cry],\" said {f}. \"[Where did you see it last?|Let's go back the way "
-        "you came.|Two pairs of eyes are better than one.]\"",
+        "{f} [came running|heard {h.him} crying and came over|saw at once that something was "
+        "wrong].",
+        '"Don\'t [worry|cry]," said {f}. "[Where did you see it last?|Let\'s go back the way '
+        'you came.|Two pairs of eyes are better than one.]"',
     )
     s.paragraph()
     s.say(
@@ -58,17 +58,17 @@ def lost_thing(s):
         "then they went to {spot2}. [there was nothing there but a sleepy frog|they found an old "
         "shoe and two feathers, but no {thing}|nobody there had seen it].",
         '[{h} sat down and sighed|{h} wanted to give up|"It is lost for ever," said {h}].',
-        "\"[One more place|Let's try once more|Not yet],\" said {f}, and {f.he} [took {h} by the "
+        '"[One more place|Let\'s try once more|Not yet]," said {f}, and {f.he} [took {h} by the '
         "{h.hand}|pointed to the path that led to {spot3}].",
     )
     s.paragraph()
     s.say(
-        "near {spot3}, {f} [stopped|stood very still]. \"Look!\" {f.he} said. {f.he} had seen "
+        'near {spot3}, {f} [stopped|stood very still]. "Look!" {f.he} said. {f.he} had seen '
         "{found_by}.",
         "[and there it was|there was the {full_thing}], {where}! {cause}.",
         "{h} [hugged the {thing} and then hugged {f}|jumped for joy|laughed out loud].",
-        "\"Thank you, {f},\" {h.he} said. \"[I would have given up|I could not have found it "
-        "alone|You are the best friend in the world].\"",
+        '"Thank you, {f}," {h.he} said. "[I would have given up|I could not have found it '
+        'alone|You are the best friend in the world]."',
     )
     s.maybe(
         0.5,
@@ -107,25 +107,25 @@ def broken_thing(s):
         "Crash! The {breakable} [fell and broke into three pieces|lay in pieces on the floor].",
         "{h} was [frightened|so scared that {h.he} held {h.his} breath]. {h.he} [swept the "
         "pieces under the rug|hid the pieces in a box|put the pieces behind the curtain].",
-        "when {mum} asked, \"Where is the {breakable}?\" {h} [looked at the floor and said, \"I "
-        "don't know.\"|said, \"Maybe the wind took it.\"|said nothing at all.]",
+        'when {mum} asked, "Where is the {breakable}?" {h} [looked at the floor and said, "I '
+        'don\'t know."|said, "Maybe the wind took it."|said nothing at all.]',
     )
     s.paragraph()
     s.say(
         "but [the {food} tasted of nothing that night|{h} could not sleep that night|{h.his} "
         "tummy felt as heavy as a stone].",
         "in the morning {h} told {f} [everything|what had happened].",
-        "{f} [thought about it|was quiet for a while]. \"A secret like that only gets heavier,\" "
+        '{f} [thought about it|was quiet for a while]. "A secret like that only gets heavier," '
         "{f.he} said. \"[I'll come with you.|Tell the truth, and it will be lighter.|Shall we go "
-        "together?]\"",
+        'together?]"',
     )
     s.paragraph()
     s.say(
         "so {h} [took a deep breath|walked slowly to the kitchen] and [showed {mum} the "
-        "pieces|told {mum} the truth]. \"I broke it, and then I lied,\" {h.he} said. \"I'm "
-        "[so|very] sorry.\"",
-        "{mum} [was quiet for a moment|knelt down]. \"[I am sad about the {breakable}|It was "
-        "only a {breakable}],\" {parent_he} said, \"but I am [proud|glad] that you told me.\"",
+        'pieces|told {mum} the truth]. "I broke it, and then I lied," {h.he} said. "I\'m '
+        '[so|very] sorry."',
+        '{mum} [was quiet for a moment|knelt down]. "[I am sad about the {breakable}|It was '
+        'only a {breakable}]," {parent_he} said, "but I am [proud|glad] that you told me."',
         "then they [got out the glue|sat at the table with a pot of glue] and put the pieces "
         "together. [one crack still showed, like a thin line on a map|it was not perfect, but it "
         "could hold flowers again].",
@@ -176,7 +176,7 @@ def baking(s):
     )
     s.say(
         "{one_morning}, {h} [had an idea|jumped out of bed]. {why}. \"[I will bake|Let's bake] "
-        "{cake}!\" said {h}.",
+        '{cake}!" said {h}.',
         "{f} came to help. {f.he} [brought six eggs in a basket|tied on an apron that was much "
         "too big|promised to lick the spoon].",
     )
@@ -192,11 +192,11 @@ def baking(s):
     )
     s.paragraph()
     s.say(
-        "{h} [wanted to cry|sat down on the floor|hid {h.his} face]. \"[I spoiled it|It is "
-        "ruined|Now we have no cake],\" {h.he} said.",
+        '{h} [wanted to cry|sat down on the floor|hid {h.his} face]. "[I spoiled it|It is '
+        'ruined|Now we have no cake]," {h.he} said.',
         "but {f} began to [laugh|giggle], and {f.he} laughed so hard that {h} had to laugh too.",
-        "\"[We still have four eggs|There is still some flour|The day is not over],\" said {f}. "
-        "\"[Let's try again|This time we will taste everything first].\"",
+        '"[We still have four eggs|There is still some flour|The day is not over]," said {f}. '
+        '"[Let\'s try again|This time we will taste everything first]."',
         "this time {h} [read every label aloud|put a tiny bit of everything on {h.his} "
         "tongue|worked slowly], and {f} [checked the jars|held the spoon|counted the eggs].",
     )
@@ -206,8 +206,8 @@ def baking(s):
         "sunshine|just right|better than any other cake].",
         "when {guest} heard about the cup of {mix}, [everyone laughed until their sides hurt|the "
         "whole table laughed|there was a great laugh].",
-        "[\"I think I will remember the first cake longest,\" said {guest}|\"Next year, may I "
-        "try the first one,\" said {guest}|\"This is the best gift of all,\" said {guest}].",
+        '["I think I will remember the first cake longest," said {guest}|"Next year, may I '
+        'try the first one?" asked {guest}|"This is the best gift of all," said {guest}].',
     )
     s.maybe(
         0.4,
@@ -226,9 +226,9 @@ def baking(s):
 def seed(s):
     s.know(plant=s.pick(["sunflower", "pumpkin", "apple tree", "bean plant", "rose"]))
     s.say(
-        "{one_day}, {wise} gave {h} a [tiny|small brown|round] seed. \"[Put it in the ground and "
-        "wait|Be good to it],\" said {wise}. \"[It will surprise you|There is something big "
-        "inside].\"",
+        '{one_day}, {wise} gave {h} a [tiny|small brown|round] seed. "[Put it in the ground and '
+        'wait|Be good to it]," said {wise}. "[It will surprise you|There is something big '
+        'inside]."',
         "{h} [dug a hole near {spot}|found a sunny place near {spot}], [put the seed in|laid it "
         "down gently], and gave it some water.",
     )
@@ -236,35 +236,35 @@ def seed(s):
     s.say(
         "the next morning {h} ran to look. [nothing|there was only mud]. {h.he} ran back after "
         "lunch. still nothing.",
-        "\"[Grow|Hurry up], seed!\" said {h}. {h.he} [sang to it|told it a story|blew warm air "
+        '"[Grow|Hurry up], seed!" said {h}. {h.he} [sang to it|told it a story|blew warm air '
         "on it], but the seed did not [hurry|listen].",
         "on the third day {h} was [so cross that {h.he} wanted to dig it up|sure that the seed "
         "was asleep for ever|ready to give up].",
-        "{f} came by and [laughed kindly|sat down beside {h.him}]. \"[You did not grow up in "
-        "three days|Under the ground it is busy|My {elder_word} says seeds are shy],\" said {f}. "
-        "\"Let's [give it water every day and count|play something while we wait].\"",
+        '{f} came by and [laughed kindly|sat down beside {h.him}]. "[You did not grow up in '
+        'three days|Under the ground it is busy|My {elder_word} says seeds are shy]," said {f}. '
+        '"Let\'s [give it water every day and count|play something while we wait]."',
     )
     s.paragraph()
     s.say(
         "so they waited. [it rained, and it was sunny, and it rained again|one week went by, and "
         "then another|they built a little fence of sticks around the place].",
         "then, one bright morning, there was a [green dot|thin green line] in the brown earth. "
-        "\"It's here!\" {h} [shouted|cried] so loudly that {f} came running [with {f.his} "
+        '"It\'s here!" {h} [shouted|cried] so loudly that {f} came running [with {f.his} '
         "breakfast in {f.his} {f.hand}].",
         "week by week it grew, and in the end it was a [tall|strong|fine] {plant}.",
     )
     s.say(
         {
             "sunflower": "it was taller than {mum}, and the bees loved it. {h} kept the new "
-                         "seeds and gave one to {f}.",
+            "seeds and gave one to {f}.",
             "pumpkin": "it was so big that {h} and {f} could both sit on it. it made enough soup "
-                       "for everyone in {place}.",
+            "for everyone {in_place}.",
             "apple tree": "it was only as high as {h.his} knee, but {wise} said that one day "
-                          "there would be apples. now {h} did not mind waiting.",
+            "there would be apples. now {h} did not mind waiting.",
             "bean plant": "it climbed up a stick and over the wall. {h} and {f} picked a whole "
-                          "bowl of beans and shared them.",
+            "bowl of beans and shared them.",
             "rose": "it had one {colour} flower. {h} gave it to {mum}, and the whole {home} "
-                    "smelled of summer.",
+            "smelled of summer.",
         }[s.facts["plant"]]
     )
     s.maybe(
@@ -283,9 +283,9 @@ def sharing(s):
     s.know(
         **s.pick(
             [
-                dict(snack="one last apple"),
-                dict(snack="one small loaf of bread"),
-                dict(snack="one slice of {food_simple}"),
+                dict(snack="one last apple", the_snack="the apple"),
+                dict(snack="one small loaf of bread", the_snack="the bread"),
+                dict(snack="one slice of {food_simple}", the_snack="the {food_simple}"),
             ]
         ),
         food_simple=s.pick(["cheese", "cake", "pie"])
@@ -293,22 +293,31 @@ def sharing(s):
     s.know(
         **s.pick(
             [
-                dict(needy="an old goose", needy_he="she", back="brought a soft feather bed"),
+                dict(
+                    needy="an old goose",
+                    the_needy="the old goose",
+                    needy_he="she",
+                    back="brought a soft feather bed",
+                ),
                 dict(
                     needy="a thin gray mouse",
+                    the_needy="the thin gray mouse",
                     needy_he="he",
                     back="brought a bag of nuts as big as himself",
                 ),
                 dict(
-                    needy="a tired traveler", needy_he="she", back="brought a sack of sweet pears"
+                    needy="a tired traveler",
+                    the_needy="the traveler",
+                    needy_he="she",
+                    back="brought a sack of sweet pears",
                 ),
             ]
         )
     )
     s.say(
-        "[it was a long walk|{one_day}, {h} was on the way] from {spot} to {spot2}, and {h} had "
-        "only {snack} in {h.his} bag. {h.he} was [very hungry|saving it for later|looking "
-        "forward to it].",
+        "[it was a long walk|{one_day}, {h} was on the way] from {spot} to {spot2}, and there "
+        "was only {snack} in {h}'s bag. {h} was [very hungry|saving it for later|looking forward "
+        "to it].",
         "by the path sat {needy}. {needy_he} [looked cold|had not eaten since yesterday|could "
         "hardly walk].",
         '"[Good day|Hello]," said {h}. "[Are you all right|Why are you sitting here]?"',
@@ -316,20 +325,21 @@ def sharing(s):
     )
     s.paragraph()
     s.say(
-        "{h} [looked at|thought of] {snack}. {h.his} tummy [rumbled|growled]. \"If I give it "
-        "away, I will have none,\" {h.he} thought. \"But [if I keep it, I will think about it "
-        "all night|half is better than none|two can be a little hungry together].\"",
+        '{h} [looked at|thought of] {the_snack}. {h.his} tummy [rumbled|growled]. "If I give it '
+        'away, I will have none," {h.he} thought. "But [if I keep it, I will think about it '
+        'all night|half is better than none|two can be a little hungry together]."',
         "so {h.he} [broke it in two|cut it in half] and gave the bigger half to the stranger.",
         "they ate together and [talked about the weather|watched the clouds|told each other "
-        "stories]. the stranger said, \"[I will not forget this|You have a good heart].\"",
+        'stories]. the stranger said, "[I will not forget this|You have a good heart]."',
     )
     s.paragraph()
     s.say(
         "months went by, and [winter came|the snow came]. it was so cold that [the river "
         "froze|even the wind seemed to shiver], and {mum} looked into the empty cupboard and "
         "sighed.",
-        "then there was a knock at the door. {h} opened it. there stood {needy}! \"You gave me "
-        "half of what you had,\" said the stranger. \"Now let me give you half of what I have.\"",
+        'then there was a knock at the door. {h} opened it. there stood {the_needy}! "You gave '
+        'me half of what you had," said the stranger. "Now let me give you half of what I '
+        'have."',
         "the stranger had {back}, and [a pot of honey too|a story for every evening|a warm smile].",
         "{h} [could not believe {h.his} eyes|called {f} over|danced around the table], and that "
         "night [nobody went to bed hungry|they were warm and full|{f} came to eat with them].",
@@ -348,6 +358,7 @@ def treehouse(s):
             ["a tree house", "a raft", "a stone tower", "a bridge of stones", "a hut of branches"]
         )
     )
+    s.know(the_build="the " + s.facts["build"].removeprefix("a "))
     s.know(
         it_fell={
             "a tree house": "the floor tipped over",
@@ -365,10 +376,10 @@ def treehouse(s):
         }[s.facts["build"]],
     )
     s.say(
-        "{h} wanted to build {build} near {spot}. \"It will be the best one in the world,\" "
+        '{h} wanted to build {build} near {spot}. "It will be the best one in the world," '
         "{h.he} [told {f}|said|thought].",
-        "\"I can help,\" [said|offered] {f}. but {h} shook {h.his} head. \"[I know how to do "
-        "it|I want to do it all by myself|You would only get in the way],\" {h.he} said.",
+        '"I can help," [said|offered] {f}. but {h} shook {h.his} head. "[I know how to do '
+        'it|I want to do it all by myself|You would only get in the way]," {h.he} said.',
         "{f} [walked away slowly|went home with {f.his} head down|said nothing and left].",
     )
     s.paragraph()
@@ -383,18 +394,18 @@ def treehouse(s):
     s.paragraph()
     s.say(
         "then {h} thought of {f}. {h.he} [ran all the way to {f.his} {home}|went to find {f} "
-        "near {spot2}]. \"I was [rude|wrong|proud], and I'm sorry,\" said {h}. \"[Will you help "
+        'near {spot2}]. "I was [rude|wrong|proud], and I\'m sorry," said {h}. "[Will you help '
         "me?|I can't do it without you.]\"",
-        "{f} [smiled at once|thought for a moment and nodded]. \"I have an idea,\" {f.he} said. "
-        "\"We should {fix}.\"",
+        '{f} [smiled at once|thought for a moment and nodded]. "I have an idea," {f.he} said. '
+        '"We should {fix}."',
         "{g} came too, and [brought some rope|brought a jug of juice|sang a working song]. one "
         "held, one pushed, and one tied the knots.",
     )
     s.paragraph()
     s.say(
-        "when the sun was low, {build} was ready, [straight and strong|firm and fine]. nothing "
-        "[fell|even shook] when all three of them [jumped up and down|cheered].",
-        "\"It's [ours|better than I dreamed],\" said {h}. {h.he} painted three names on a board: "
+        "when the sun was low, {the_build} was ready, [straight and strong|firm and fine]. "
+        "nothing [fell|even shook] when all three of them [jumped up and down|cheered].",
+        '"It\'s [ours|better than I dreamed]," said {h}. {h.he} painted three names on a board: '
         "{h}, {f} and {g}.",
     )
     ending(

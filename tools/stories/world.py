@@ -253,6 +253,7 @@ def make_world(story):
         f=friend,
         g=third,
         place=place,
+        in_place=("on " if "farm" in place else "in ") + place,
         place_detail=rng.choice(details),
         spot=spot,
         spot2=other_spot,
@@ -284,24 +285,24 @@ def make_world(story):
 
 
 TIMELESS = [
-    "once upon a time, there was {h.intro} who lived in {place}.",
-    "once upon a time, in {place}, there lived {h.intro}.",
-    "once there was {h.intro}. {h.he} lived in {place}.",
-    "there was a {h.what} who lived in {place}. {h.his} name was {h}.",
-    "there was once {h.intro} who lived in {place} with {h.his} family.",
-    "in {place} lived {h.intro}.",
-    "{h} was a {h.what} who lived in {place}.",
-    "{h} lived in {place} with {mum}. {h.he} was a {h.what} with [bright|big|kind] eyes.",
-    "long ago, in {place}, there lived {h.intro}.",
-    "far away, in {place}, {h.intro} lived with {mum}.",
-    "this is the story of {h}, a {h.what} who lived in {place}.",
+    "once upon a time, there was {h.intro} who lived {in_place}.",
+    "once upon a time, {in_place}, there lived {h.intro}.",
+    "once there was {h.intro}. {h.he} lived {in_place}.",
+    "there was a {h.what} who lived {in_place}. {h.his} name was {h}.",
+    "there was once {h.intro} who lived {in_place} with {h.his} family.",
+    "{in_place} lived {h.intro}.",
+    "{h} was a {h.what} who lived {in_place}.",
+    "{h} lived {in_place} with {mum}. {h.he} was a {h.what} with [bright|big|kind] eyes.",
+    "long ago, {in_place}, there lived {h.intro}.",
+    "far away, {in_place}, {h.intro} lived with {mum}.",
+    "this is the story of {h}, a {h.what} who lived {in_place}.",
 ]
 TIMED = [
-    "one {weather} morning in {place}, {h.intro} woke up early.",
-    "one morning, {h.intro} woke up to the sound of [birds|the wind|bells far away] in {place}.",
+    "one {weather} morning {in_place}, {h.intro} woke up early.",
+    "one morning, {h.intro} woke up to the sound of [birds|the wind|bells far away] {in_place}.",
     "it was a {weather} day in {season}, and {h.intro} was [wide awake|ready for anything].",
     "one {weather} day, {h.intro} went out to play.",
-    "on the first day of {season}, {h.intro} got up before the sun. {h.he} lived in {place}.",
+    "on the first day of {season}, {h.intro} got up before the sun. {h.he} lived {in_place}.",
 ]
 
 
@@ -337,7 +338,7 @@ def opening(story, friend_is_new):
             "{h.his} [best|dearest] friend was {f} the {f.kind}[|, who lived near {spot2}]."
             if story.facts["h"].is_animal
             else "{h.his} best friend was {f}, who lived [next door|around the corner|near "
-                 "{spot2}]."
+            "{spot2}]."
         )
 
 

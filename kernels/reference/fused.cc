@@ -1,0 +1,47 @@
+// The oracles of the fused ops.
+#include "kernels/reference/reference.h"
+
+namespace engine::reference {
+namespace {
+
+// Columns [begin, begin + count) of a matrix of `width` columns.
+Values columns(View matrix, std::size_t width, std::size_t begin, std::size_t count) {
+  Values out;
+  for (std::size_t row = 0; row < matrix.size(); row += width) {
+    const View part = matrix.subspan(row + begin, count);
+    out.insert(out.end(), part.begin(), part.end());
+  }
+  return out;
+}
+
+}  // namespace
+
+AttentionInResult attention_in(View x, View norm, double eps, View qkv, View rope_table,
+                               std::int64_t heads, std::int64_t head_size, std::int64_t position) {
+  const std::size_t width = norm.size(), joined_width = qkv.size() / width;
+  const auto q_width = static_cast<std::size_t>(heads * head_size);
+  const std::size_t kv_width = (joined_width - q_width) / 2;
+  const auto kv_heads = static_cast<std::int64_t>(kv_width) / head_size;
+  const Values hidden = rmsnorm(x, norm, eps);
+  const Values joined = linear(hidden, qkv, {}, static_cast<std::int64_t>(width));
+  const Values q = columns(joined, joined_width, 0, q_width);
+  const Values k = columns(joined, joined_width, q_width, kv_width);
+  return {rope(q, rope_table, heads, head_size, position),
+          rope(k, rope_table, kv_heads, head_size, position),
+          columns(joined, joined_width, q_width + kv_width, kv_width)};
+}
+
+Values attention_out(View x, View attention, View output, std::int64_t inputs) {
+  return linear(attention, output, x, inputs);
+}
+
+Values feed_forward(View x, View norm, double eps, View gate_up, View down) {
+  const std::size_t width = norm.size(), inner = down.size() / width;
+  const Values hidden = rmsnorm(x, norm, eps);
+  const Values joined = linear(hidden, gate_up, {}, static_cast<std::int64_t>(width));
+  const Values activated =
+      silu_mul(columns(joined, 2 * inner, 0, inner), columns(joined, 2 * inner, inner, inner));
+  return linear(activated, down, x, static_cast<std::int64_t>(inner));
+}
+
+}  // namespace engine::reference

@@ -1,0 +1,99 @@
+// Every backend that this process can use.
+//
+// ENGINE_TEST_DEVICES=cpu or =cuda leaves the other kind out; ENGINE_TEST_QUICK=1 leaves out the
+// large cases (for sanitizers). What is left out is always said.
+#pragma once
+
+#include <doctest/doctest.h>
+
+#include <cstdlib>
+#include <iostream>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "kernels/backend.h"
+
+namespace engine::test {
+
+inline std::string environment(const char* name) {
+  const char* value = std::getenv(name);
+  return value == nullptr ? "" : value;
+}
+
+// Empty, or the instruction set that ENGINE_ISA asks for and this machine lacks.
+inline std::string missing_isa() {
+  const std::string isa = environment("ENGINE_ISA");
+#if defined(__x86_64__)
+  if (isa == "avx2" && !__builtin_cpu_supports("avx2")) return isa;
+  if (isa == "avx512" && !__builtin_cpu_supports("avx512f")) return isa;
+  return "";
+#else
+  return isa == "portable" ? "" : isa;
+#endif
+}
+
+inline std::vector<std::unique_ptr<Backend>> make_backends() {
+  std::vector<std::unique_ptr<Backend>> made;
+  const std::string wanted = environment("ENGINE_TEST_DEVICES");
+  if (wanted != "cuda") {
+    if (const std::string isa = missing_isa(); !isa.empty()) {
+      std::cout << "skipped: CPU: this machine has no " << isa << "\n";
+    } else {
+      made.push_back(make_backend({DeviceKind::kCpu, 0}, {}));
+    }
+  }
+  if (wanted != "cpu") {
+    std::string problem;
+    for (const DeviceInfo& info : list_devices(&problem)) {
+      if (info.device.kind != DeviceKind::kCuda) continue;
+      if (info.problem.empty()) {
+        made.push_back(make_backend(info.device, {}));
+        problem.clear();
+        break;
+      }
+      problem = info.problem;
+    }
+    if (!problem.empty()) std::cout << "skipped: CUDA: " << problem << "\n";
+  }
+  for (const auto& backend : made) std::cout << "backend: " << backend->description() << "\n";
+  return made;
+}
+
+inline std::vector<std::unique_ptr<Backend>>& backends() {
+  static std::vector<std::unique_ptr<Backend>> made = make_backends();
+  return made;
+}
+
+// Runs `body(backend)` on each of them; a failure names the backend.
+template <typename Body>
+void on_every_backend(Body&& body) {
+  for (const auto& backend : backends()) {
+    const std::string device = to_string(backend->device());
+    CAPTURE(device);
+    body(*backend);
+  }
+}
+
+// Whether a problem marked large is run on `backend`: not by the CPU's portable code.
+inline bool runs_large_cases(const Backend& backend) {
+  if (environment("ENGINE_TEST_QUICK") == "1") return false;
+  return backend.device().kind != DeviceKind::kCpu || cpu_isa_name() != "portable";
+}
+
+// `cases` as `backend` runs them; says how many it leaves out.
+template <typename Cases>
+auto cases_for(const Backend& backend, const Cases& cases) {
+  std::vector<std::decay_t<decltype(*cases.begin())>> chosen;
+  for (const auto& problem : cases) {
+    if (!problem.large || runs_large_cases(backend)) chosen.push_back(problem);
+  }
+  if (chosen.size() < cases.size()) {
+    std::cout << "left out: " << cases.size() - chosen.size() << " large cases on "
+              << to_string(backend.device()) << "\n";
+  }
+  return chosen;
+}
+
+}  // namespace engine::test

@@ -368,7 +368,7 @@ def train(options):
         "held_out_loss_float32": master,
         "held_out_loss_bfloat16": loss,
         "held_out_perplexity": math.exp(loss),
-        "expert_load": expert_load(model, held_out),
+        "expert_load": expert_load(model, held_out) or None,
     }
     print(json.dumps({key: value for key, value in record.items() if key != "expert_load"}))
     save(options, config, state, record)

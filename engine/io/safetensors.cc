@@ -433,7 +433,8 @@ int safetensors_dtype_bits(SafetensorsDType dtype) { return dtype_row(dtype).bit
 std::string shape_text(const std::vector<std::int64_t>& shape) {
   std::string text = "[";
   for (const std::int64_t dimension : shape) {
-    text += (text.size() > 1 ? ", " : "") + std::to_string(dimension);
+    text += text.size() > 1 ? ", " : "";
+    text += std::to_string(dimension);
   }
   return text + "]";
 }

@@ -28,8 +28,8 @@ std::string file_of(const std::vector<std::string>& names) {
   std::string header = "{";
   std::string data;
   for (const std::string& name : names) {
-    header += (data.empty() ? "" : ",") +
-              test::header_entry(name, "U8", "2", data.size(), data.size() + 2);
+    header += data.empty() ? "" : ",";
+    header += test::header_entry(name, "U8", "2", data.size(), data.size() + 2);
     data += std::string(2, name[0]);
   }
   return test::safetensors_bytes(header + "}", data);
@@ -38,7 +38,7 @@ std::string file_of(const std::vector<std::string>& names) {
 std::string index_of(const std::vector<std::pair<std::string, std::string>>& entries) {
   std::string map;
   for (const auto& [tensor, shard] : entries) {
-    map += (map.empty() ? "\"" : ",\"") + tensor + "\":\"" + shard + "\"";
+    map += concat(map.empty() ? "" : ",", '"', tensor, "\":\"", shard, '"');
   }
   return "{\"weight_map\":{" + map + "}}";
 }

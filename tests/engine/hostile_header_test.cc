@@ -105,7 +105,8 @@ template <typename Change>
 std::string entries(std::size_t count, Change&& change) {
   std::string header = "{";
   for (std::size_t i = 0; i < count; ++i) {
-    header += (i == 0 ? "" : ",") + change(i);
+    header += i == 0 ? "" : ",";
+    header += change(i);
   }
   return header + "}";
 }

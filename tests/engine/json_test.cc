@@ -188,9 +188,11 @@ class Recorder : public JsonEvents {
   void null() override { log += "n "; }
   void boolean(bool value) override { log += value ? "t " : "f "; }
   void negative(std::int64_t value) override { log += std::to_string(value) + " "; }
-  void non_negative(std::uint64_t value) override { log += "+" + std::to_string(value) + " "; }
-  void real(double value) override { log += "r" + std::to_string(value) + " "; }
-  void string(std::string& value) override { log += "'" + value + "' "; }
+  void non_negative(std::uint64_t value) override {
+    (log += '+').append(std::to_string(value)) += ' ';
+  }
+  void real(double value) override { (log += 'r').append(std::to_string(value)) += ' '; }
+  void string(std::string& value) override { (log += '\'').append(value) += "' "; }
   void begin_object() override { log += "{ "; }
   void key(std::string& value) override { log += value + ": "; }
   void end_object() override { log += "} "; }

@@ -64,7 +64,7 @@ Fields with(Fields fields, const Fields& changes) {
 std::string text_of(const Fields& fields) {
   std::string text = "{";
   for (const auto& [key, value] : fields) {
-    text += (text.size() > 1 ? ",\"" : "\"") + key + "\":" + value;
+    text += concat(text.size() > 1 ? "," : "", '"', key, "\":", value);
   }
   return text + "}";
 }

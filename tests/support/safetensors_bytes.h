@@ -5,6 +5,8 @@
 #include <string>
 #include <string_view>
 
+#include "kernels/core/check.h"
+
 namespace engine::test {
 
 // The 8 bytes of a header length.
@@ -24,8 +26,8 @@ inline std::string safetensors_bytes(std::string_view header, std::string_view d
 // A header entry: "name":{"dtype":...,"shape":[...],"data_offsets":[begin,end]}.
 inline std::string header_entry(const std::string& name, const std::string& dtype,
                                 const std::string& shape, std::uint64_t begin, std::uint64_t end) {
-  return "\"" + name + "\":{\"dtype\":\"" + dtype + "\",\"shape\":[" + shape +
-         "],\"data_offsets\":[" + std::to_string(begin) + "," + std::to_string(end) + "]}";
+  return concat('"', name, "\":{\"dtype\":\"", dtype, "\",\"shape\":[", shape,
+                "],\"data_offsets\":[", begin, ",", end, "]}");
 }
 
 }  // namespace engine::test

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Writes tests/model/rope_goldens.inc: RoPE frequencies and table rows as transformers computes them.
 
-Each case is a config.json text and a few of the inverse frequencies, the attention factor and
-cosines and sines at chosen positions that LlamaRotaryEmbedding gives for it in float32.
+Each case is a config.json text and the inverse frequencies, the attention factor and
+cosines and sines of some pairs at chosen positions that LlamaRotaryEmbedding gives for it in float32.
 
     python tools/make_rope_goldens.py > tests/model/rope_goldens.inc
 """
@@ -108,7 +108,7 @@ def main():
         print(f'     R"({json.dumps(fields)})",')
         print(f"     {float(embedding.attention_scaling).hex()},")
         print("     {" + ", ".join(map(str, pairs)) + "},")
-        print(f"     {floats(embedding.inv_freq[pairs])},")
+        print(f"     {floats(embedding.inv_freq)},")
         print(f"     {floats(cos[0][:, pairs])},")
         print(f"     {floats(sin[0][:, pairs])}}},")
     print("};")

@@ -242,7 +242,9 @@ TEST_CASE("checkpoint: index and shards must agree") {
       dir.write(kOne, file_of({"a", "c"}));
       dir.write(kTwo, file_of({"b", "c"}));
       dir.write(kIndex, index_of({{"a", kOne}, {"b", kTwo}, {"c", owner}}));
-      check_refused(dir, {"tensor \"c\"", owner == kOne ? kTwo : kOne});
+      check_refused(dir,
+                    {"tensor \"c\"", owner == kOne ? concat(kTwo, ": ") : concat(kOne, ": "),
+                     owner == kOne ? concat("is also in ", kOne) : concat("expects it in ", kTwo)});
     }
   }
   SUBCASE("a tensor is missing from its shard") {

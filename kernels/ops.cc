@@ -44,6 +44,38 @@ void Ops::feed_forward(const FeedForwardCall& call, Workspace scratch) {
   linear({.out = call.x, .x = gate, .weight = call.down, .residual = call.x});
 }
 
+void Ops::moe_feed_forward(const MoeFeedForwardCall& call, Workspace scratch) {
+  check_call(call);
+  const std::int64_t tokens = call.x.size(0), inner = call.down.columns, top_k = call.top_k;
+  const Tensor hidden = scratch.take(call.x.dtype, call.x.shape);
+  const Tensor logits = scratch.take(DType::kF32, {tokens, call.experts});
+  const Tensor experts = scratch.take(DType::kI32, {tokens, top_k});
+  const Tensor weights = scratch.take(DType::kF32, {tokens, top_k});
+  const Tensor gate_up = scratch.take(call.x.dtype, {tokens, top_k, 2 * inner});
+  const Tensor product = scratch.take(call.x.dtype, {tokens, top_k, inner});
+  const Tensor outputs = scratch.take(call.x.dtype, {tokens, top_k, call.x.size(1)});
+  rmsnorm({.out = hidden, .x = call.x, .weight = call.norm, .eps = call.eps});
+  linear({.out = logits, .x = hidden, .weight = call.router, .residual = {}});
+  moe_route({.experts = experts, .weights = weights, .logits = logits});
+  moe_linear({.out = gate_up,
+              .x = hidden.split(0, 1),
+              .weight = call.gate_up,
+              .experts = experts,
+              .count = call.experts},
+             scratch);
+  const Tensor rows = gate_up.reshape({tokens * top_k, 2 * inner});
+  silu_mul({.out = product.reshape({tokens * top_k, inner}),
+            .gate = rows.slice(1, 0, inner),
+            .up = rows.slice(1, inner, inner)});
+  moe_linear({.out = outputs,
+              .x = product,
+              .weight = call.down,
+              .experts = experts,
+              .count = call.experts},
+             scratch);
+  moe_combine({.out = call.x, .y = outputs, .weights = weights, .residual = call.x});
+}
+
 void run_call(Ops& ops, const Call& call, Workspace scratch) {
   std::visit(
       [&](const auto& c) {
@@ -57,9 +89,13 @@ void run_call(Ops& ops, const Call& call, Workspace scratch) {
         if constexpr (std::is_same_v<C, SiluMulCall>) ops.silu_mul(c);
         if constexpr (std::is_same_v<C, AddCall>) ops.add(c);
         if constexpr (std::is_same_v<C, SampleCall>) ops.sample(c);
+        if constexpr (std::is_same_v<C, MoeRouteCall>) ops.moe_route(c);
+        if constexpr (std::is_same_v<C, MoeLinearCall>) ops.moe_linear(c, scratch);
+        if constexpr (std::is_same_v<C, MoeCombineCall>) ops.moe_combine(c);
         if constexpr (std::is_same_v<C, AttentionInCall>) ops.attention_in(c, scratch);
         if constexpr (std::is_same_v<C, AttentionOutCall>) ops.attention_out(c, scratch);
         if constexpr (std::is_same_v<C, FeedForwardCall>) ops.feed_forward(c, scratch);
+        if constexpr (std::is_same_v<C, MoeFeedForwardCall>) ops.moe_feed_forward(c, scratch);
       },
       call);
 }

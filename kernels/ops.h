@@ -8,7 +8,7 @@
 //
 // Dimension letters: T tokens of the step, D model width, H query heads, G key/value heads, Dh head
 // size, F feed-forward width, V vocabulary, C capacity of the cache in positions, N and K outputs
-// and inputs of a linear.
+// and inputs of a linear, E experts, S experts chosen for a token.
 //
 // Types: x, activations, norms and caches share one floating-point dtype, the compute type of the
 // session (f32, f16 or bf16); norms, softmax, rotary embedding and every accumulation are fp32 (and
@@ -149,6 +149,47 @@ struct FeedForwardCall {
   Weight down;     // (D, F)
 };
 
+// Chooses experts: p = softmax(logits) over all E in fp32, the S largest in descending order (ties
+// to the lowest index), weights renormalised: w_s = p_s ÷ Σ p over the chosen. Where a logit is NaN
+// the weights are NaN and the experts still lie in [0, E).
+struct MoeRouteCall {
+  Tensor experts;  // (T, S) i32
+  Tensor weights;  // (T, S) f32
+  Tensor logits;   // (T, E) f32
+};
+
+// out[t, s, :] = x[t, s or 0, :] · W[experts[t, s]]ᵀ, accumulated in fp32 and rounded once.
+struct MoeLinearCall {
+  Tensor out;              // (T, S, N)
+  Tensor x;                // (T, S, K), or (T, 1, K) where the experts of a token share its row
+  Weight weight;           // (E · N, K): the experts' matrices, one below the other
+  Tensor experts;          // (T, S) i32
+  std::int64_t count = 0;  // E
+};
+
+// out[t, :] = residual[t, :] + Σ_s weights[t, s] · y[t, s, :], in fp32, in the order of s, rounded
+// once. out may be residual.
+struct MoeCombineCall {
+  Tensor out;       // (T, D)
+  Tensor y;         // (T, S, D)
+  Tensor weights;   // (T, S) f32
+  Tensor residual;  // (T, D)
+};
+
+// Fused: the feed-forward of a mixture of experts. With h = rmsnorm(x) and the S experts that the
+// router h · Wrᵀ (logits in f32) chooses,
+//   x += Σ_s w_s · (silu(h · Wgate_sᵀ) · (h · Wup_sᵀ)) · Wdown_sᵀ.
+struct MoeFeedForwardCall {
+  Tensor x;     // (T, D), in and out
+  Tensor norm;  // (D)
+  float eps = 1e-5f;
+  Weight router;             // (E, D)
+  Weight gate_up;            // (E · 2 F, D): of each expert gate rows, then up rows
+  Weight down;               // (E · D, F)
+  std::int64_t experts = 0;  // E
+  std::int64_t top_k = 0;    // S
+};
+
 class Ops {
  public:
   virtual ~Ops() = default;
@@ -162,10 +203,15 @@ class Ops {
   virtual void silu_mul(const SiluMulCall& call) = 0;
   virtual void add(const AddCall& call) = 0;
   virtual void sample(const SampleCall& call) = 0;
+  virtual void moe_route(const MoeRouteCall& call) = 0;
+  virtual void moe_linear(const MoeLinearCall& call, Workspace scratch) = 0;
+  virtual void moe_combine(const MoeCombineCall& call) = 0;
 
   // Bytes of scratch that this backend's attention takes for `call`; a pure function of its shapes,
   // dtype and bound.
   virtual std::size_t attention_scratch_bytes(const AttentionCall& call) const = 0;
+  // The same of moe_linear.
+  virtual std::size_t moe_linear_scratch_bytes(const MoeLinearCall& call) const = 0;
 
   // The fused ops. The bodies in ops.cc, composed of the primitives above, are their definition,
   // their oracle and the fallback; a backend overrides one where fusing pays and then needs no more
@@ -173,12 +219,14 @@ class Ops {
   virtual void attention_in(const AttentionInCall& call, Workspace scratch);
   virtual void attention_out(const AttentionOutCall& call, Workspace scratch);
   virtual void feed_forward(const FeedForwardCall& call, Workspace scratch);
+  virtual void moe_feed_forward(const MoeFeedForwardCall& call, Workspace scratch);
 };
 
 // Any call, as a recorder keeps it.
-using Call = std::variant<EmbedCall, RmsNormCall, LinearCall, RopeCall, KvAppendCall, AttentionCall,
-                          SiluMulCall, AddCall, SampleCall, AttentionInCall, AttentionOutCall,
-                          FeedForwardCall>;
+using Call =
+    std::variant<EmbedCall, RmsNormCall, LinearCall, RopeCall, KvAppendCall, AttentionCall,
+                 SiluMulCall, AddCall, SampleCall, MoeRouteCall, MoeLinearCall, MoeCombineCall,
+                 AttentionInCall, AttentionOutCall, FeedForwardCall, MoeFeedForwardCall>;
 
 // Runs one recorded call on `ops`. `scratch` is what the caller passed when it was recorded.
 void run_call(Ops& ops, const Call& call, Workspace scratch);
@@ -194,8 +242,12 @@ void check_call(const AttentionCall& call);
 void check_call(const SiluMulCall& call);
 void check_call(const AddCall& call);
 void check_call(const SampleCall& call);
+void check_call(const MoeRouteCall& call);
+void check_call(const MoeLinearCall& call);
+void check_call(const MoeCombineCall& call);
 void check_call(const AttentionInCall& call);
 void check_call(const AttentionOutCall& call);
 void check_call(const FeedForwardCall& call);
+void check_call(const MoeFeedForwardCall& call);
 
 }  // namespace engine

@@ -140,6 +140,41 @@ void check_call(const SampleCall& call) {
   expect("sample", "sampled", call.sampled, DType::kI32, {2});
 }
 
+void check_call(const MoeRouteCall& call) {
+  expect_rank("moe_route", "logits", call.logits, 2);
+  expect_dtype("moe_route", "logits", call.logits, DType::kF32);
+  expect_rank("moe_route", "experts", call.experts, 2);
+  const std::int64_t tokens = call.logits.size(0), top_k = call.experts.size(1);
+  expect("moe_route", "experts", call.experts, DType::kI32, {tokens, top_k});
+  expect("moe_route", "weights", call.weights, DType::kF32, {tokens, top_k});
+  ENGINE_REQUIRE(top_k >= 1 && top_k <= call.logits.size(1), "moe_route: ", top_k, " of ",
+                 call.logits.size(1), " experts");
+}
+
+void check_call(const MoeLinearCall& call) {
+  expect_rank("moe_linear", "x", call.x, 3);
+  expect_float("moe_linear", "x", call.x);
+  expect_rank("moe_linear", "experts", call.experts, 2);
+  const std::int64_t tokens = call.x.size(0), top_k = call.experts.size(1);
+  expect("moe_linear", "experts", call.experts, DType::kI32, {tokens, top_k});
+  ENGINE_REQUIRE(call.x.size(1) == 1 || call.x.size(1) == top_k, "moe_linear: x has ",
+                 call.x.size(1), " rows a token, expected 1 or ", top_k);
+  ENGINE_REQUIRE(call.count > 0 && call.weight.rows % call.count == 0,
+                 "moe_linear: ", call.weight.rows, " rows of ", call.count, " experts");
+  expect_weight("moe_linear", "weight", call.weight, call.weight.rows, call.x.size(2));
+  expect("moe_linear", "out", call.out, call.x.dtype,
+         {tokens, top_k, call.weight.rows / call.count});
+}
+
+void check_call(const MoeCombineCall& call) {
+  expect_rank("moe_combine", "y", call.y, 3);
+  expect_float("moe_combine", "y", call.y);
+  const std::int64_t tokens = call.y.size(0), top_k = call.y.size(1), width = call.y.size(2);
+  expect("moe_combine", "weights", call.weights, DType::kF32, {tokens, top_k});
+  expect("moe_combine", "residual", call.residual, call.y.dtype, {tokens, width});
+  expect("moe_combine", "out", call.out, call.y.dtype, {tokens, width});
+}
+
 void check_call(const AttentionInCall& call) {
   expect_rank("attention_in", "x", call.x, 2);
   expect_float("attention_in", "x", call.x);
@@ -172,6 +207,19 @@ void check_call(const FeedForwardCall& call) {
   expect("feed_forward", "norm", call.norm, call.x.dtype, {width});
   expect_weight("feed_forward", "down", call.down, width, inner);
   expect_weight("feed_forward", "gate_up", call.gate_up, 2 * inner, width);
+}
+
+void check_call(const MoeFeedForwardCall& call) {
+  const char* op = "moe_feed_forward";
+  expect_rank(op, "x", call.x, 2);
+  expect_float(op, "x", call.x);
+  const std::int64_t width = call.x.size(1), inner = call.down.columns, experts = call.experts;
+  expect(op, "norm", call.norm, call.x.dtype, {width});
+  ENGINE_REQUIRE(experts > 0 && call.top_k >= 1 && call.top_k <= experts, op, ": ", call.top_k,
+                 " of ", experts, " experts");
+  expect_weight(op, "router", call.router, experts, width);
+  expect_weight(op, "gate_up", call.gate_up, experts * 2 * inner, width);
+  expect_weight(op, "down", call.down, experts * width, inner);
 }
 
 }  // namespace engine

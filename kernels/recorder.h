@@ -29,8 +29,14 @@ class Recorder final : public Ops {
   void silu_mul(const SiluMulCall& call) override { keep(call, {}); }
   void add(const AddCall& call) override { keep(call, {}); }
   void sample(const SampleCall& call) override { keep(call, {}); }
+  void moe_route(const MoeRouteCall& call) override { keep(call, {}); }
+  void moe_linear(const MoeLinearCall& call, Workspace scratch) override { keep(call, scratch); }
+  void moe_combine(const MoeCombineCall& call) override { keep(call, {}); }
   std::size_t attention_scratch_bytes(const AttentionCall& call) const override {
     return backend_.attention_scratch_bytes(call);
+  }
+  std::size_t moe_linear_scratch_bytes(const MoeLinearCall& call) const override {
+    return backend_.moe_linear_scratch_bytes(call);
   }
   void attention_in(const AttentionInCall& call, Workspace scratch) override {
     keep(call, scratch);
@@ -39,6 +45,9 @@ class Recorder final : public Ops {
     keep(call, scratch);
   }
   void feed_forward(const FeedForwardCall& call, Workspace scratch) override {
+    keep(call, scratch);
+  }
+  void moe_feed_forward(const MoeFeedForwardCall& call, Workspace scratch) override {
     keep(call, scratch);
   }
 
@@ -68,17 +77,29 @@ class DryRun final : public Ops {
   void kv_append(const KvAppendCall& call) override { check_call(call); }
   void attention(const AttentionCall& call, Workspace scratch) override {
     check_call(call);
-    const std::size_t bytes = backend_.attention_scratch_bytes(call);
-    if (bytes > 0) scratch.take(DType::kU8, {static_cast<std::int64_t>(bytes)});
+    take(scratch, backend_.attention_scratch_bytes(call));
   }
   void silu_mul(const SiluMulCall& call) override { check_call(call); }
   void add(const AddCall& call) override { check_call(call); }
   void sample(const SampleCall& call) override { check_call(call); }
+  void moe_route(const MoeRouteCall& call) override { check_call(call); }
+  void moe_linear(const MoeLinearCall& call, Workspace scratch) override {
+    check_call(call);
+    take(scratch, backend_.moe_linear_scratch_bytes(call));
+  }
+  void moe_combine(const MoeCombineCall& call) override { check_call(call); }
   std::size_t attention_scratch_bytes(const AttentionCall& call) const override {
     return backend_.attention_scratch_bytes(call);
   }
+  std::size_t moe_linear_scratch_bytes(const MoeLinearCall& call) const override {
+    return backend_.moe_linear_scratch_bytes(call);
+  }
 
  private:
+  static void take(Workspace scratch, std::size_t bytes) {
+    if (bytes > 0) scratch.take(DType::kU8, {static_cast<std::int64_t>(bytes)});
+  }
+
   const Ops& backend_;
 };
 

@@ -28,7 +28,8 @@ struct Weight {
   // Bytes a product reads: weights and scales.
   std::size_t bytes() const {
     const auto k = static_cast<std::size_t>(columns);
-    return static_cast<std::size_t>(rows) * format_info(format).row_bytes(k);
+    const FormatInfo& info = format_info(format);
+    return static_cast<std::size_t>(rows) * (info.row_bytes(k) + info.scale_bytes);
   }
 };
 

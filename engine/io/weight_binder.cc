@@ -26,24 +26,8 @@ DType to_dtype(const CheckpointTensor& tensor, const std::string& path) {
 
 }  // namespace
 
-WeightBinder::WeightBinder(const Checkpoint& checkpoint, DType dtype)
-    : checkpoint_(checkpoint), dtype_(dtype) {
+WeightBinder::WeightBinder(DType dtype) : dtype_(dtype) {
   ENGINE_REQUIRE(is_float(dtype), "weights stored as ", dtype);
-}
-
-// The tensor of that name, after the checks that every use of it needs.
-const CheckpointTensor& WeightBinder::require(const std::string& name,
-                                              const std::vector<std::int64_t>& shape) {
-  const CheckpointTensor* tensor = checkpoint_.find(name);
-  ENGINE_CHECK(tensor != nullptr, ErrorKind::kModel, "tensor ", name,
-               " is missing from the checkpoint; expected shape ", shape_text(shape));
-  const std::string& path = checkpoint_.path_of(*tensor);
-  ENGINE_CHECK(tensor->shape == shape, ErrorKind::kModel, path, ": tensor ", name,
-               ": expected shape ", shape_text(shape), ", found ", shape_text(tensor->shape));
-  static_cast<void>(to_dtype(*tensor, path));
-  used_.insert(name);
-  file_bytes_ += tensor->bytes;
-  return *tensor;
 }
 
 void WeightBinder::matrix(Weight* into, std::vector<Part> parts, std::int64_t columns) {
@@ -75,9 +59,39 @@ void WeightBinder::alias(Weight* into, const Weight* source) {
   aliases_.push_back({into, source});
 }
 
-void WeightBinder::ignore(const std::string& name) { used_.insert(name); }
+void WeightBinder::fulfil(const Request& request, const Weight& weight) const {
+  if (request.matrix != nullptr) {
+    *request.matrix = weight;
+  } else {
+    // A vector is a matrix of one row; ops take it as a tensor, which they only read.
+    *request.vector = Tensor::contiguous(const_cast<void*>(weight.data), dtype_, weight.device,
+                                         {request.columns});
+  }
+}
 
-void WeightBinder::check_all_used() const {
+void WeightBinder::resolve_aliases() const {
+  for (const Alias& alias : aliases_) *alias.into = *alias.source;
+}
+
+CheckpointBinder::CheckpointBinder(const Checkpoint& checkpoint, DType dtype)
+    : WeightBinder(dtype), checkpoint_(checkpoint) {}
+
+// The checks that every use of a tensor needs.
+void CheckpointBinder::require(const std::string& name, const std::vector<std::int64_t>& shape) {
+  const CheckpointTensor* tensor = checkpoint_.find(name);
+  ENGINE_CHECK(tensor != nullptr, ErrorKind::kModel, "tensor ", name,
+               " is missing from the checkpoint; expected shape ", shape_text(shape));
+  const std::string& path = checkpoint_.path_of(*tensor);
+  ENGINE_CHECK(tensor->shape == shape, ErrorKind::kModel, path, ": tensor ", name,
+               ": expected shape ", shape_text(shape), ", found ", shape_text(tensor->shape));
+  static_cast<void>(to_dtype(*tensor, path));
+  used_.insert(name);
+  file_bytes_ += tensor->bytes;
+}
+
+void CheckpointBinder::ignore(const std::string& name) { used_.insert(name); }
+
+void CheckpointBinder::check_all_used() const {
   std::string extra;
   std::size_t count = 0;
   for (const CheckpointTensor& tensor : checkpoint_.tensors()) {
@@ -89,8 +103,8 @@ void WeightBinder::check_all_used() const {
 }
 
 // Rows of one tensor, as the uploader pulls them.
-HostWeight WeightBinder::host_weight(const CheckpointTensor& tensor, std::int64_t rows,
-                                     std::int64_t columns) const {
+HostWeight CheckpointBinder::host_weight(const CheckpointTensor& tensor, std::int64_t rows,
+                                         std::int64_t columns) const {
   const DType dtype = to_dtype(tensor, checkpoint_.path_of(tensor));
   const std::size_t row_bytes = static_cast<std::size_t>(columns) * dtype_size(dtype);
   const Checkpoint* checkpoint = &checkpoint_;
@@ -105,24 +119,17 @@ HostWeight WeightBinder::host_weight(const CheckpointTensor& tensor, std::int64_
           }};
 }
 
-std::vector<Buffer> WeightBinder::load(Backend& backend,
-                                       const std::function<void(std::size_t bytes)>& progress) {
+std::vector<Buffer> CheckpointBinder::load(Backend& backend,
+                                           const std::function<void(std::size_t bytes)>& progress) {
   const std::unique_ptr<Uploader> uploader = backend.uploader();
-  for (const Request& request : requests_) {
+  for (const Request& request : requests()) {
     std::vector<HostWeight> parts;
     for (const Part& part : request.parts) {
       parts.push_back(host_weight(*checkpoint_.find(part.name), part.rows, request.columns));
     }
-    const Weight weight = uploader->add(std::move(parts), plain_format(dtype_));
-    if (request.matrix != nullptr) {
-      *request.matrix = weight;
-    } else {
-      // A vector is a matrix of one row; ops take it as a tensor, which they only read.
-      *request.vector = Tensor::contiguous(const_cast<void*>(weight.data), dtype_, backend.device(),
-                                           {request.columns});
-    }
+    fulfil(request, uploader->add(std::move(parts), plain_format(dtype())));
   }
-  for (const Alias& alias : aliases_) *alias.into = *alias.source;
+  resolve_aliases();
   return uploader->finish(progress);
 }
 

@@ -43,7 +43,7 @@ class ModelLoader {
  private:
   std::unique_ptr<Decoder> decoder_;
   Checkpoint checkpoint_;
-  std::optional<WeightBinder> binder_;
+  std::optional<CheckpointBinder> binder_;
   std::vector<Buffer> memory_;
 };
 

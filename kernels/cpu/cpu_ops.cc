@@ -49,8 +49,27 @@ void CpuOps::sample(const SampleCall& call) {
   cpu::sample(context_, call);
 }
 
+void CpuOps::moe_route(const MoeRouteCall& call) {
+  check_call(call);
+  cpu::moe_route(context_, call);
+}
+
+void CpuOps::moe_linear(const MoeLinearCall& call, Workspace scratch) {
+  check_call(call);
+  cpu::moe_linear(context_, call, scratch);
+}
+
+void CpuOps::moe_combine(const MoeCombineCall& call) {
+  check_call(call);
+  cpu::moe_combine(context_, call);
+}
+
 std::size_t CpuOps::attention_scratch_bytes(const AttentionCall& call) const {
   return cpu::attention_scratch_bytes(context_.threads, call);
+}
+
+std::size_t CpuOps::moe_linear_scratch_bytes(const MoeLinearCall& call) const {
+  return cpu::moe_linear_scratch_bytes(call);
 }
 
 }  // namespace engine::cpu

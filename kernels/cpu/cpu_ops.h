@@ -20,7 +20,11 @@ class CpuOps final : public Ops {
   void silu_mul(const SiluMulCall& call) override;
   void add(const AddCall& call) override;
   void sample(const SampleCall& call) override;
+  void moe_route(const MoeRouteCall& call) override;
+  void moe_linear(const MoeLinearCall& call, Workspace scratch) override;
+  void moe_combine(const MoeCombineCall& call) override;
   std::size_t attention_scratch_bytes(const AttentionCall& call) const override;
+  std::size_t moe_linear_scratch_bytes(const MoeLinearCall& call) const override;
 
  private:
   const Context& context_;

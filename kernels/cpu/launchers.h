@@ -18,5 +18,10 @@ std::size_t attention_scratch_bytes(int threads, const AttentionCall& call);
 void silu_mul(const Context& context, const SiluMulCall& call);
 void add(const Context& context, const AddCall& call);
 void sample(const Context& context, const SampleCall& call);
+void moe_route(const Context& context, const MoeRouteCall& call);
+void moe_linear(const Context& context, const MoeLinearCall& call, Workspace scratch);
+// Scratch of moe_linear for `call`.
+std::size_t moe_linear_scratch_bytes(const MoeLinearCall& call);
+void moe_combine(const Context& context, const MoeCombineCall& call);
 
 }  // namespace engine::cpu

@@ -79,6 +79,7 @@ class Run {
   std::optional<ModelLoader> loader_;
   const Decoder* decoder_ = nullptr;
   SessionOptions options_;
+  QuantFormat linear_format_ = QuantFormat::kF32;
   SessionMemory session_memory_;
   std::optional<Session> session_;
   std::vector<std::int32_t> prompt_;  // or the text to score
@@ -138,7 +139,8 @@ void Run::check_memory() {
   const MemoryInfo memory = backend_->memory();
   if (flags_.dry_run) {
     write_stdout(concat("weights    ", human_bytes(loader_->device_bytes()), " (",
-                        human_bytes(loader_->file_bytes()), " to read)\nKV cache   ",
+                        human_bytes(loader_->file_bytes()), " to read, linear ones kept as ",
+                        format_info(linear_format_).name, ")\nKV cache   ",
                         human_bytes(session_memory_.kv_cache), " for ", options_.max_context,
                         " positions\nworkspace  ",
                         human_bytes(session_memory_.workspace + session_memory_.state),
@@ -169,6 +171,7 @@ RunFacts Run::facts() const {
   return {.model_dir = flags_.model_dir,
           .device = to_string(backend_->device()),
           .dtype = std::string(dtype_name(options_.dtype)),
+          .weights = std::string(format_info(linear_format_).name),
           .seed = sampling_.params.seed,
           .sampling = sampling_.params,
           .load_s = load_s_,
@@ -225,7 +228,8 @@ int Run::execute() {
   options_.dtype = choose_dtype(flags_.dtype, loader_->stored_dtype(), choice.device);
   options_.replay = !flags_.eager;
   choose_context();
-  decoder_ = &loader_->bind(options_.dtype);
+  linear_format_ = flags_.int8 ? QuantFormat::kInt8 : plain_format(options_.dtype);
+  decoder_ = &loader_->bind(options_.dtype, linear_format_);
   backend_ =
       make_backend(choice.device, {.threads = flags_.threads, .interrupt = signals_.interrupt()});
   print_note("device: " + to_string(choice.device) + " (" + backend_->description() + "), " +

@@ -95,6 +95,10 @@ void add_run_flags(CLI::App& app, GenerateFlags& flags) {
                  "checkpoints: bf16 on CUDA]. --dtype f32")
       ->type_name("TYPE")
       ->group(group);
+  app.add_flag("--int8", flags.int8,
+               "Quantise linear weights (projections, feed-forward, experts, output head) while "
+               "loading, to int8 with a scale per output channel. --int8")
+      ->group(group);
   app.add_option("--max-context", flags.max_context,
                  "Length of the KV cache [prompt + new tokens, at most the model's limit]. "
                  "--max-context 4096")
@@ -164,7 +168,7 @@ void check_combinations(const GenerateFlags& flags) {
 std::optional<GenerateFlags> parse_generate_flags(int argc, const char* const* argv) {
   GenerateFlags flags;
   CLI::App app(
-      "Text from a Hugging Face LLaMA checkpoint.\n"
+      "Text from a Hugging Face LLaMA, Mistral or Mixtral checkpoint.\n"
       "Example: engine_generate models/stories-3m -p \"Once upon a time\"",
       "engine_generate");
   app.set_help_flag("-h,--help", "Print this and exit. --help");

@@ -20,6 +20,7 @@ struct GenerateFlags {
   bool ignore_eos = false;
   std::string device = "auto";
   std::string dtype = "auto";
+  bool int8 = false;
   std::optional<std::int64_t> max_context;
   int threads = 0;
   bool eager = false;

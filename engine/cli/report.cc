@@ -58,6 +58,7 @@ std::string generation_json(const RunFacts& facts, std::span<const std::int32_t>
                      {"tokens_per_s", generation.tokens_per_s}};
   json["device"] = facts.device;
   json["dtype"] = facts.dtype;
+  json["weights"] = facts.weights;
   json["memory"] = memory_json(facts.memory);
   json["ids_hash"] = format("%016llx", static_cast<unsigned long long>(fnv1a_64(generation.ids)));
   // The directory name may hold any bytes; the text is valid UTF-8 already.
@@ -72,6 +73,7 @@ std::string perplexity_json(const RunFacts& facts, const Perplexity& result) {
   json["perplexity"] = result.perplexity;
   json["device"] = facts.device;
   json["dtype"] = facts.dtype;
+  json["weights"] = facts.weights;
   json["memory"] = memory_json(facts.memory);
   return json.dump(-1, ' ', false, OrderedJson::error_handler_t::replace) + "\n";
 }

@@ -23,6 +23,7 @@ struct RunFacts {
   std::string model_dir;
   std::string device;
   std::string dtype;
+  std::string weights;  // the format of linear weights: "int8", or as dtype
   std::uint64_t seed = 0;
   SamplingParams sampling;
   double load_s = 0;

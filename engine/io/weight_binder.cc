@@ -26,37 +26,66 @@ DType to_dtype(const CheckpointTensor& tensor, const std::string& path) {
 
 }  // namespace
 
-WeightBinder::WeightBinder(DType dtype) : dtype_(dtype) {
+std::int64_t WeightBinder::Part::total_rows() const {
+  return stack > 0 ? checked_mul(stack, rows, name.c_str()) : rows;
+}
+
+std::vector<std::int64_t> WeightBinder::Part::shape(std::int64_t columns) const {
+  if (stack > 0) return {stack, rows, columns};
+  return {rows, columns};
+}
+
+WeightBinder::WeightBinder(DType dtype, QuantFormat linear) : dtype_(dtype), linear_(linear) {
   ENGINE_REQUIRE(is_float(dtype), "weights stored as ", dtype);
 }
 
-void WeightBinder::matrix(Weight* into, std::vector<Part> parts, std::int64_t columns) {
+void WeightBinder::declare(Weight* into, std::vector<Part> parts, std::int64_t columns,
+                           QuantFormat format) {
   std::int64_t rows = 0;
   for (const Part& part : parts) {
-    require(part.name, {part.rows, columns});
-    rows = checked_add(rows, part.rows, part.name.c_str());
+    require(part.name, part.shape(columns));
+    rows = checked_add(rows, part.total_rows(), part.name.c_str());
   }
   *into = {.data = kNotLoaded,
-           .scales = nullptr,
-           .format = plain_format(dtype_),
+           .scales = format_info(format).scale_bytes > 0 ? kNotLoaded : nullptr,
+           .format = format,
            .rows = rows,
            .columns = columns,
            .device = {}};
   device_bytes_ = checked_add(device_bytes_, into->bytes(), "weights");
-  requests_.push_back(
-      {.matrix = into, .vector = nullptr, .parts = std::move(parts), .columns = columns});
+  requests_.push_back({.matrix = into,
+                       .vector = nullptr,
+                       .parts = std::move(parts),
+                       .columns = columns,
+                       .format = format});
+}
+
+void WeightBinder::linear(Weight* into, std::vector<Part> parts, std::int64_t columns) {
+  declare(into, std::move(parts), columns, linear_);
+}
+
+void WeightBinder::matrix(Weight* into, std::vector<Part> parts, std::int64_t columns) {
+  declare(into, std::move(parts), columns, plain_format(dtype_));
+}
+
+void WeightBinder::tied_linear(Weight* into, const Weight* table, Part part, std::int64_t columns) {
+  if (linear_ != table->format) {
+    linear(into, {std::move(part)}, columns);
+    return;
+  }
+  *into = *table;
+  aliases_.push_back({into, table});
 }
 
 void WeightBinder::vector(Tensor* into, const std::string& name, std::int64_t size) {
   require(name, {size});
   *into = Tensor::contiguous(kNotLoaded, dtype_, {}, {size});
   device_bytes_ = checked_add(device_bytes_, into->bytes(), "weights");
-  requests_.push_back({.matrix = nullptr, .vector = into, .parts = {{name, 1}}, .columns = size});
-}
-
-void WeightBinder::alias(Weight* into, const Weight* source) {
-  *into = *source;
-  aliases_.push_back({into, source});
+  requests_.push_back({.matrix = nullptr,
+                       .vector = into,
+                       .parts = {{.name = name, .rows = 1}},
+                       .columns = size,
+                       .format = plain_format(dtype_)});
 }
 
 void WeightBinder::fulfil(const Request& request, const Weight& weight) const {
@@ -73,8 +102,8 @@ void WeightBinder::resolve_aliases() const {
   for (const Alias& alias : aliases_) *alias.into = *alias.source;
 }
 
-CheckpointBinder::CheckpointBinder(const Checkpoint& checkpoint, DType dtype)
-    : WeightBinder(dtype), checkpoint_(checkpoint) {}
+CheckpointBinder::CheckpointBinder(const Checkpoint& checkpoint, DType dtype, QuantFormat linear)
+    : WeightBinder(dtype, linear), checkpoint_(checkpoint) {}
 
 // The checks that every use of a tensor needs.
 void CheckpointBinder::require(const std::string& name, const std::vector<std::int64_t>& shape) {
@@ -91,6 +120,10 @@ void CheckpointBinder::require(const std::string& name, const std::vector<std::i
 
 void CheckpointBinder::ignore(const std::string& name) { used_.insert(name); }
 
+bool CheckpointBinder::has(const std::string& name) const {
+  return checkpoint_.find(name) != nullptr;
+}
+
 void CheckpointBinder::check_all_used() const {
   std::string extra;
   std::size_t count = 0;
@@ -102,16 +135,15 @@ void CheckpointBinder::check_all_used() const {
                " tensors that this model does not know: ", extra, count > 3 ? ", …" : "");
 }
 
-// Rows of one tensor, as the uploader pulls them.
-HostWeight CheckpointBinder::host_weight(const CheckpointTensor& tensor, std::int64_t rows,
-                                         std::int64_t columns) const {
-  const DType dtype = to_dtype(tensor, checkpoint_.path_of(tensor));
+// One tensor as the uploader pulls its rows.
+HostWeight CheckpointBinder::host_weight(const Part& part, std::int64_t columns) const {
+  const CheckpointTensor* source = checkpoint_.find(part.name);
+  const DType dtype = to_dtype(*source, checkpoint_.path_of(*source));
   const std::size_t row_bytes = static_cast<std::size_t>(columns) * dtype_size(dtype);
   const Checkpoint* checkpoint = &checkpoint_;
-  const CheckpointTensor* source = &tensor;
-  return {.name = tensor.name,
+  return {.name = source->name,
           .dtype = dtype,
-          .rows = rows,
+          .rows = part.total_rows(),
           .columns = columns,
           .read = [=](std::int64_t row, std::int64_t count, std::byte* destination) {
             checkpoint->read(*source, static_cast<std::uint64_t>(row) * row_bytes,
@@ -125,9 +157,9 @@ std::vector<Buffer> CheckpointBinder::load(Backend& backend,
   for (const Request& request : requests()) {
     std::vector<HostWeight> parts;
     for (const Part& part : request.parts) {
-      parts.push_back(host_weight(*checkpoint_.find(part.name), part.rows, request.columns));
+      parts.push_back(host_weight(part, request.columns));
     }
-    fulfil(request, uploader->add(std::move(parts), plain_format(dtype())));
+    fulfil(request, uploader->add(std::move(parts), request.format));
   }
   resolve_aliases();
   return uploader->finish(progress);

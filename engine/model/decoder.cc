@@ -15,26 +15,27 @@ Decoder::Decoder(ModelConfig config)
 void Decoder::bind(WeightBinder& binder) {
   const std::int64_t width = config_.hidden, head_size = config_.head_dim;
   const std::int64_t q = config_.heads * head_size, kv = config_.kv_heads * head_size;
-  binder.matrix(&embedding_, {{"model.embed_tokens.weight", config_.vocab}}, width);
+  const WeightBinder::Part table = {"model.embed_tokens.weight", config_.vocab};
+  binder.matrix(&embedding_, {table}, width);
   for (std::int64_t i = 0; i < config_.layers; ++i) {
     const std::string layer = "model.layers." + std::to_string(i) + ".";
     AttentionWeights& w = attention_[static_cast<std::size_t>(i)];
     binder.vector(&w.norm, layer + "input_layernorm.weight", width);
-    binder.matrix(&w.qkv,
+    binder.linear(&w.qkv,
                   {{layer + "self_attn.q_proj.weight", q},
                    {layer + "self_attn.k_proj.weight", kv},
                    {layer + "self_attn.v_proj.weight", kv}},
                   width);
-    binder.matrix(&w.output, {{layer + "self_attn.o_proj.weight", width}}, q);
+    binder.linear(&w.output, {{layer + "self_attn.o_proj.weight", width}}, q);
     bind_feed_forward(binder, i);
     binder.ignore(layer + "self_attn.rotary_emb.inv_freq");
   }
   binder.vector(&final_norm_, "model.norm.weight", width);
   if (config_.tie_word_embeddings) {
-    binder.alias(&head_, &embedding_);
+    binder.tied_linear(&head_, &embedding_, table, width);
     binder.ignore("lm_head.weight");
   } else {
-    binder.matrix(&head_, {{"lm_head.weight", config_.vocab}}, width);
+    binder.linear(&head_, {{"lm_head.weight", config_.vocab}}, width);
   }
 }
 

@@ -42,7 +42,7 @@ class Decoder {
 
   const ModelConfig& config() const { return config_; }
 
-  // Declares every tensor of the checkpoint with its exact shape; the binder fills them in later.
+  // Declares every weight with its tensors and exact shape; the binder fills them in later.
   void bind(WeightBinder& binder);
 
   // Embeds the ids and runs every layer: out = hidden state before the final norm, (T, D). Appends
@@ -79,7 +79,7 @@ class Decoder {
 
   ModelConfig config_;
   Weight embedding_;   // (V, D)
-  Weight head_;        // (V, D); the embedding itself where tied
+  Weight head_;        // (V, D); where tied, the embedding itself or a copy of it in another format
   Tensor final_norm_;  // (D)
   std::vector<AttentionWeights> attention_;
 };

@@ -15,10 +15,10 @@ void Llama::bind_feed_forward(WeightBinder& binder, std::int64_t layer) {
   const std::int64_t width = config().hidden, inner = config().intermediate;
   FeedForwardWeights& w = feed_forward_[static_cast<std::size_t>(layer)];
   binder.vector(&w.norm, prefix + "post_attention_layernorm.weight", width);
-  binder.matrix(&w.gate_up,
+  binder.linear(&w.gate_up,
                 {{prefix + "mlp.gate_proj.weight", inner}, {prefix + "mlp.up_proj.weight", inner}},
                 width);
-  binder.matrix(&w.down, {{prefix + "mlp.down_proj.weight", width}}, inner);
+  binder.linear(&w.down, {{prefix + "mlp.down_proj.weight", width}}, inner);
 }
 
 void Llama::feed_forward(Ops& ops, std::int64_t layer, const Tensor& x, Workspace scratch) const {

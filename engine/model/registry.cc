@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "engine/model/llama.h"
+#include "engine/model/mixtral.h"
 #include "kernels/core/check.h"
 
 namespace engine {
@@ -21,7 +22,8 @@ struct Entry {
 };
 
 // Mistral is LLaMA with a sliding window, which the config carries.
-constexpr std::array<Entry, 2> kModels = {{{"llama", make<Llama>}, {"mistral", make<Llama>}}};
+constexpr std::array<Entry, 3> kModels = {
+    {{"llama", make<Llama>}, {"mistral", make<Llama>}, {"mixtral", make<Mixtral>}}};
 
 }  // namespace
 

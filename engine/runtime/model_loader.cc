@@ -30,8 +30,8 @@ DType ModelLoader::stored_dtype() const {
       ->dtype;
 }
 
-const Decoder& ModelLoader::bind(DType dtype) {
-  binder_.emplace(checkpoint_, dtype);
+const Decoder& ModelLoader::bind(DType dtype, std::optional<QuantFormat> linear) {
+  binder_.emplace(checkpoint_, dtype, linear.value_or(plain_format(dtype)));
   decoder_->bind(*binder_);
   binder_->check_all_used();
   return *decoder_;

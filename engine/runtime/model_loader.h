@@ -30,9 +30,10 @@ class ModelLoader {
   // The type most of the weights are stored in.
   DType stored_dtype() const;
 
-  // Declares every weight, to be stored as `dtype` on the device; throws Error{kModel} naming a
-  // tensor that is missing, misshapen or not used. The decoder belongs to the loader.
-  const Decoder& bind(DType dtype);
+  // Declares every weight, to be stored as `dtype` on the device, linear ones in the format
+  // `linear` where it is given; throws Error{kModel} naming a tensor that is missing, misshapen or
+  // not used. The decoder belongs to the loader.
+  const Decoder& bind(DType dtype, std::optional<QuantFormat> linear = std::nullopt);
   // After bind(): bytes on the device and bytes to read.
   std::size_t device_bytes() const { return binder_->device_bytes(); }
   std::size_t file_bytes() const { return binder_->file_bytes(); }

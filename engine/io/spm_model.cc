@@ -140,6 +140,8 @@ void read_trainer_spec(std::string_view message, const std::string& name, SpmMod
     } else if (field->number == 24) {
       ENGINE_CHECK(!read_bool(*field, name, "treat_whitespace_as_suffix"), ErrorKind::kUnsupported,
                    name, ": treat_whitespace_as_suffix is not supported");
+    } else if (field->number == 35) {
+      model.byte_fallback = read_bool(*field, name, "byte_fallback");
     } else if (field->number == 44) {
       expect_wire(*field, Wire::kBytes, name, "unk_surface");
       ENGINE_CHECK(is_utf8(field->bytes), ErrorKind::kModel, name, ": unk_surface is not UTF-8");
@@ -158,11 +160,17 @@ uint32_t read_u32(std::string_view bytes, size_t at) {
   return value;
 }
 
+// Where the children of a trie node are, to be xor-ed with the node (Darts: 21 bits, scaled by 256
+// where bit 9 is set).
+size_t offset_of(uint32_t unit) {
+  return static_cast<size_t>(unit >> 10) << ((unit & (1u << 9)) >> 6);
+}
+
 // The character map: u32 size of a Darts double-array trie, the trie, then NUL-terminated texts
 // that its values are offsets of. A node's children are at node ^ offset ^ byte, its value at
-// node ^ offset; so all of them are inside when the last of the 256 is.
-void check_character_map(std::string_view map, const std::string& name) {
-  if (map.empty()) return;
+// node ^ offset; so all of them are inside when the last of the 256 is. Returns the trie.
+std::vector<uint32_t> check_character_map(std::string_view map, const std::string& name) {
+  if (map.empty()) return {};
   const auto bad = [&name](const char* why) {
     fail(ErrorKind::kModel, name, ": the character map is malformed: ", why);
   };
@@ -174,18 +182,20 @@ void check_character_map(std::string_view map, const std::string& name) {
   if (texts.empty() || texts.back() != '\0' || !is_utf8(texts)) bad("texts");
   const size_t count = trie_bytes / 4;
   if (count == 0 || count % 256 != 0) bad("trie size");
+  std::vector<uint32_t> units(count);
+  std::memcpy(units.data(), trie.data(), trie_bytes);
   for (size_t node = 0; node < count; ++node) {
-    const uint32_t unit = read_u32(trie, node * 4);
+    const uint32_t unit = units[node];
     if (unit >> 31) {
-      if ((unit & 0x7FFFFFFFu) >= texts.size()) bad("value");
+      if (node == 0 || (unit & 0x7FFFFFFFu) >= texts.size()) bad("value");
       continue;
     }
-    const size_t offset = static_cast<size_t>(unit >> 10) << ((unit & (1u << 9)) >> 6);
+    const size_t offset = offset_of(unit);
     if (((node ^ offset) | 0xFF) >= count) bad("offset");
     const bool has_leaf = (unit >> 8) & 1;
-    if (has_leaf && (read_u32(trie, (node ^ offset) * 4) & 0x7FFFFFFFu) >= texts.size())
-      bad("leaf");
+    if (has_leaf && (units[node ^ offset] & 0x7FFFFFFFu) >= texts.size()) bad("leaf");
   }
+  return units;
 }
 
 void read_normalizer_spec(std::string_view message, const std::string& name, SpmModel& model) {
@@ -193,7 +203,7 @@ void read_normalizer_spec(std::string_view message, const std::string& name, Spm
   while (const std::optional<Field> field = reader.next()) {
     if (field->number == 2) {
       expect_wire(*field, Wire::kBytes, name, "precompiled_charsmap");
-      check_character_map(field->bytes, name);
+      model.character_map = check_character_map(field->bytes, name);
     } else if (field->number == 3) {
       model.add_dummy_prefix = read_bool(*field, name, "add_dummy_prefix");
     } else if (field->number == 4) {
@@ -220,6 +230,19 @@ bool looks_like_tiktoken(std::string_view content) {
 }
 
 }  // namespace
+
+bool SpmModel::starts_mapped_text(std::string_view scalar) const {
+  if (character_map.empty()) return false;
+  size_t node = offset_of(character_map[0]);
+  for (const char c : scalar) {
+    const auto byte = static_cast<uint8_t>(c);
+    node ^= byte;
+    const uint32_t unit = character_map[node];
+    if ((unit & 0x800000FFu) != byte) return false;
+    node ^= offset_of(unit);
+  }
+  return true;
+}
 
 SpmModel parse_spm_model(std::string_view content, const std::string& name) {
   ENGINE_CHECK(!content.empty(), ErrorKind::kModel, name, ": the file is empty");

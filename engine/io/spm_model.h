@@ -34,6 +34,11 @@ struct SpmModel {
   std::string unknown_surface = " \xE2\x81\x87 ";  // text of the unknown token
   bool add_dummy_prefix = true;
   bool remove_extra_whitespaces = true;
+  bool byte_fallback = false;
+  std::vector<uint32_t> character_map;  // the checked trie of the normaliser; may be empty
+
+  // True when a key of the character map begins with `scalar` (its UTF-8 bytes).
+  bool starts_mapped_text(std::string_view scalar) const;
 };
 
 // Throws Error{kModel} where `content` is not a well-formed model (with a hint where it is a

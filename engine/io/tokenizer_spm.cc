@@ -2,6 +2,7 @@
 
 #include <sentencepiece_processor.h>
 
+#include <unordered_set>
 #include <utility>
 
 #include "engine/io/json.h"
@@ -23,6 +24,7 @@ class SpmTokenizer final : public Tokenizer {
     const sentencepiece::util::Status status = processor_.LoadFromSerializedProto(content);
     ENGINE_CHECK(status.ok(), ErrorKind::kModel, name,
                  ": not a valid SentencePiece model: ", quote(status.error_message()));
+    if (!model_.byte_fallback) collect_known();
     vocab_size_ = base_vocab_size_ = static_cast<int32_t>(model_.pieces.size());
     const int32_t bos = processor_.bos_id();
     if (bos >= 0 && config.add_bos_token.value_or(true)) prefix_ = {bos};
@@ -122,10 +124,46 @@ class SpmTokenizer final : public Tokenizer {
 
   std::vector<int32_t> encode_text(std::string_view text) const override {
     std::vector<int> ids;
-    const sentencepiece::util::Status status = processor_.Encode(text, &ids);
+    const std::string shortened = model_.byte_fallback ? "" : shorten_unknown(text);
+    const sentencepiece::util::Status status =
+        processor_.Encode(model_.byte_fallback ? text : shortened, &ids);
     ENGINE_CHECK(status.ok(), ErrorKind::kInternal,
                  "SentencePiece: ", quote(status.error_message()));
     return ids;
+  }
+
+  // The characters that some piece has.
+  void collect_known() {
+    for (const SpmPiece& piece : model_.pieces) {
+      for (std::string_view left = piece.text; !left.empty();) {
+        const Utf8Scalar scalar = read_utf8(left);
+        known_.insert(scalar.value);
+        left.remove_prefix(scalar.length);
+      }
+    }
+  }
+
+  // Without byte fallback a run of unknown characters is one token, but the library joins them one
+  // by one in quadratic time. So all of a run goes but its start. Only characters count that are
+  // surely unknown, in no piece and at the start of nothing that the normaliser maps: then the ids
+  // stay the same, unless a text that is mapped as one were longer than the start that is kept.
+  std::string shorten_unknown(std::string_view text) const {
+    constexpr size_t kKeep = 256;  // characters of a run that are kept
+    std::string result;
+    size_t run = 0;  // unknown characters in a row
+    while (!text.empty()) {
+      const Utf8Scalar scalar = read_utf8(text);
+      const std::string_view bytes = text.substr(0, scalar.valid ? scalar.length : 1);
+      text.remove_prefix(bytes.size());
+      const char32_t value = scalar.valid ? scalar.value : U'\uFFFD';
+      if (value == U' ' || known_.contains(value) || model_.starts_mapped_text(bytes)) {
+        run = 0;
+      } else if (++run > kKeep) {
+        continue;
+      }
+      result.append(bytes);
+    }
+    return result;
   }
 
   void add_configured_eos(int32_t id) {
@@ -133,6 +171,7 @@ class SpmTokenizer final : public Tokenizer {
   }
 
   const SpmModel model_;
+  std::unordered_set<char32_t> known_;  // filled where there is no byte fallback
   sentencepiece::SentencePieceProcessor processor_;
 };
 

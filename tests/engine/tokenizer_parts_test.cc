@@ -230,6 +230,18 @@ TEST_CASE("tokenizer.model puts BOS first unless the configuration says no") {
   CHECK(load_tokenizer(directory.path())->eos_ids().size() == 2);
 }
 
+TEST_CASE("a long run of unknown characters is one token of a model without byte fallback") {
+  const auto tokenizer = load_tokenizer(golden_directory() / "folding.model");
+  const Ids one = tokenizer->encode("the \xE1\x9A\xA0 mill", false);
+  for (const size_t count : {2, 100, 255, 256, 257, 258, 1000, 5000}) {
+    std::string run;
+    for (size_t i = 0; i < count; ++i) run += i % 3 ? "\xE1\x9A\xA0" : "\xEA\x99\xAE\xFF";
+    CAPTURE(count);
+    CHECK(tokenizer->encode("the " + run + " mill", false) == one);
+    CHECK(tokenizer->encode("the " + run + run + " mill", false) == one);
+  }
+}
+
 // What a change of the golden document `base` gives when it is loaded.
 LoadError changed(const char* base, const char* pointer, const json& value) {
   json document = compose_named(base);

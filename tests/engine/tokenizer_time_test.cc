@@ -95,7 +95,9 @@ TEST_CASE("1 MiB takes near-linear time in every kind of small tokenizer") {
         "digits together", "split MergedWithNext", "line anchors and classes"}) {
     check_times(name, *load_document(compose_named(name)));
   }
-  check_times("plain.model", *load_tokenizer(golden_directory() / "plain.model"));
+  for (const char* name : {"plain.model", "folding.model"}) {
+    check_times(name, *load_tokenizer(golden_directory() / name));
+  }
 }
 
 TEST_CASE("1 MiB takes near-linear time in real tokenizers") {

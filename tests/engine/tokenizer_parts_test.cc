@@ -242,6 +242,23 @@ TEST_CASE("a long run of unknown characters is one token of a model without byte
   }
 }
 
+TEST_CASE("leading spaces of decoded text go as the SentencePiece library takes them") {
+  struct Row {
+    const char* file;
+    const char* spaces;     // two spaces and the word twice
+    const char* after_bos;  // BOS, a space and the word
+  };
+  const Row rows[] = {{"plain.model", "  the the", " the"}, {"folding.model", "the the", "the"}};
+  for (const Row& row : rows) {
+    CAPTURE(std::string(row.file));
+    const auto tokenizer = load_tokenizer(golden_directory() / row.file);
+    const int32_t space = *tokenizer->token_id("\xE2\x96\x81");
+    const int32_t the = *tokenizer->token_id("\xE2\x96\x81the");
+    CHECK(tokenizer->decode(Ids{space, space, the, the}) == row.spaces);
+    CHECK(tokenizer->decode(Ids{*tokenizer->bos_id(), space, the}) == row.after_bos);
+  }
+}
+
 // What a change of the golden document `base` gives when it is loaded.
 LoadError changed(const char* base, const char* pointer, const json& value) {
   json document = compose_named(base);

@@ -1,7 +1,7 @@
 // A backend: one device's memory, ops and recorded steps.
 //
 // Made by make_backend. One thread at a time may use a backend and everything made from it.
-// Buffers, plans, uploaders and readbacks must be destroyed before it.
+// Buffers, plans, uploaders, readbacks and measures must be destroyed before it.
 #pragma once
 
 #include <atomic>
@@ -15,6 +15,8 @@
 #include "kernels/ops.h"
 
 namespace engine {
+
+class Measure;
 
 // The work of one step: it asks `ops` for everything, in order, and holds no state of its own.
 using Step = std::function<void(Ops& ops)>;
@@ -42,6 +44,12 @@ class Uploader {
   // far, a few times a second, and may throw to abandon the load. Rethrows the first error of any
   // reader. Returns the memory that the weights live in.
   virtual std::vector<Buffer> finish(const std::function<void(std::size_t bytes)>& progress) = 0;
+};
+
+// A weight and the memory it lives in.
+struct PackedWeight {
+  Weight weight;
+  std::vector<Buffer> memory;
 };
 
 // A queue of small results on their way from the device to the host.
@@ -92,7 +100,16 @@ class Backend {
   std::size_t workspace_bytes(const std::function<void(Ops&, Workspace)>& step);
 
   virtual std::unique_ptr<Uploader> uploader() = 0;
+  // Makes a weight of the matrix that `source` begins with — (rows, columns) of the floating-point
+  // `dtype`, dense — in this backend's layout of `format`: what an uploader does, for a matrix that
+  // is on the device already. The memory of `source` becomes the weight's where nothing needs
+  // converting, else it is given back. Throws Error{kModel} with `name` where `format` can't hold a
+  // value (NaN or infinity), and Error{kMemory}. May wait for the device.
+  virtual PackedWeight pack(const std::string& name, Buffer source, DType dtype, std::int64_t rows,
+                            std::int64_t columns, QuantFormat format) = 0;
   virtual std::unique_ptr<Readback> readback(std::size_t bytes, int depth) = 0;
+  // Timers and synthetic data (kernels/measure.h).
+  virtual std::unique_ptr<Measure> measure() = 0;
 };
 
 struct BackendOptions {

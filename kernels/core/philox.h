@@ -5,6 +5,7 @@
 // eager or replayed, in this process or the next.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 
 #if defined(__CUDACC__)
@@ -49,6 +50,29 @@ ENGINE_HOST_DEVICE inline Philox4 sampling_bits(std::uint64_t seed, std::uint32_
 // so that neither 0 nor 1 can come out and −log of it is positive and finite.
 ENGINE_HOST_DEVICE inline float uniform_open(std::uint32_t bits) {
   return (static_cast<float>(bits >> 9) + 0.5f) * 0x1p-23f;
+}
+
+// Four standard normals: elements 4·block … 4·block + 3 of the sequence that (seed, stream) names.
+// Box, Muller, "A note on the generation of random normal deviates" (1958): for uniforms u, v
+//   √(−2 ln u) · (cos 2πv, sin 2πv).
+struct Normal4 {
+  float value[4];
+};
+ENGINE_HOST_DEVICE inline Normal4 normal4(std::uint64_t seed, std::uint64_t stream,
+                                          std::uint64_t block) {
+  constexpr float kTwoPi = 6.28318530717958647692f;
+  const Philox4 bits =
+      philox4x32({{static_cast<std::uint32_t>(block), static_cast<std::uint32_t>(block >> 32),
+                   static_cast<std::uint32_t>(stream), static_cast<std::uint32_t>(stream >> 32)}},
+                 seed);
+  Normal4 normal;
+  for (int pair = 0; pair < 2; ++pair) {
+    const float radius = sqrtf(-2.0f * logf(uniform_open(bits.word[2 * pair])));
+    const float angle = kTwoPi * uniform_open(bits.word[2 * pair + 1]);
+    normal.value[2 * pair] = radius * cosf(angle);
+    normal.value[2 * pair + 1] = radius * sinf(angle);
+  }
+  return normal;
 }
 
 }  // namespace engine

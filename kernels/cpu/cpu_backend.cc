@@ -12,10 +12,12 @@
 #include "kernels/core/check.h"
 #include "kernels/core/workspace.h"
 #include "kernels/cpu/context.h"
+#include "kernels/cpu/cpu_measure.h"
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/cpu_uploader.h"
 #include "kernels/cpu/host_info.h"
 #include "kernels/cpu/isa.h"
+#include "kernels/cpu/pack.h"
 #include "kernels/recorder.h"
 
 namespace engine {
@@ -136,6 +138,12 @@ class CpuBackend final : public Backend {
     recording_.refuse("allocation");
     return std::make_unique<CpuReadback>(bytes, depth, recording_);
   }
+  PackedWeight pack(const std::string& name, Buffer source, DType dtype, std::int64_t rows,
+                    std::int64_t columns, QuantFormat format) override {
+    recording_.refuse("allocation");
+    return cpu::pack(*this, name, std::move(source), dtype, rows, columns, format);
+  }
+  std::unique_ptr<Measure> measure() override { return cpu::make_measure(*this, context_); }
 
  private:
   std::size_t resident_at_start_;

@@ -161,6 +161,18 @@ MemoryInfo host_memory() {
 
 std::size_t resident_bytes() { return process_bytes(1); }
 
+std::size_t last_level_cache_bytes() {
+  std::size_t largest = 0;
+  for (int index = 0; index < 8; ++index) {
+    std::ifstream file(concat("/sys/devices/system/cpu/cpu0/cache/index", index, "/size"));
+    std::size_t value = 0;
+    char unit = 0;
+    if (!(file >> value >> unit)) continue;  // "32768K"
+    largest = std::max(largest, value << (unit == 'M' ? 20 : unit == 'K' ? 10 : 0));
+  }
+  return largest > 0 ? largest : std::size_t{32} << 20;
+}
+
 std::string processor_name() {
   std::ifstream file("/proc/cpuinfo");
   std::string line;

@@ -17,6 +17,9 @@ MemoryInfo host_memory();
 // Bytes of this process that are backed by memory now.
 std::size_t resident_bytes();
 
+// Bytes of the largest cache that a processor reads through; 32 MiB where the system doesn't say.
+std::size_t last_level_cache_bytes();
+
 // The processor's name as the kernel reports it, or its architecture.
 std::string processor_name();
 

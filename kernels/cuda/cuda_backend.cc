@@ -1,9 +1,13 @@
 #include "kernels/cuda/cuda_backend.h"
 
+#include <utility>
+
 #include "kernels/core/check.h"
 #include "kernels/cuda/context.h"
 #include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/measure.h"
 #include "kernels/cuda/memory.h"
+#include "kernels/cuda/pack.h"
 #include "kernels/cuda/plan.h"
 #include "kernels/cuda/readback.h"
 #include "kernels/cuda/uploader.h"
@@ -88,6 +92,13 @@ class CudaBackend final : public Backend {
   std::unique_ptr<Uploader> uploader() override {
     return std::make_unique<CudaUploader>(context_, memory_, threads_);
   }
+
+  PackedWeight pack(const std::string& name, Buffer source, DType dtype, std::int64_t rows,
+                    std::int64_t columns, QuantFormat format) override {
+    return cuda::pack(context_, memory_, name, std::move(source), dtype, rows, columns, format);
+  }
+
+  std::unique_ptr<Measure> measure() override { return make_measure(context_, memory_); }
 
   std::unique_ptr<Readback> readback(std::size_t bytes, int depth) override {
     return std::make_unique<CudaReadback>(context_, bytes, depth);

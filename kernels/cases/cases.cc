@@ -158,6 +158,40 @@ constexpr BlockCase kBlockCases[] = {
     {8, 4096, 32, 8, 128, 11008, 64, true},
 };
 
+constexpr MoeCase kMoeCases[] = {
+    // One of everything, then Mixtral's count, an odd one, and all experts chosen.
+    {1, 1, 1, 1, 1},
+    {1, 8, 2, 64, 172},
+    {2, 8, 2, 43, 97},
+    {7, 8, 2, 96, 128},
+    {64, 8, 2, 128, 344},
+    {300, 8, 2, 64, 96},
+    {1, 5, 3, 172, 43},
+    {2, 5, 3, 64, 64},
+    {7, 5, 3, 80, 100},
+    {64, 5, 3, 43, 172},
+    {300, 5, 3, 96, 80},
+    {1, 4, 4, 64, 43},
+    {3, 4, 4, 128, 96},
+    {64, 3, 3, 64, 64},
+    {17, 1, 1, 96, 172},
+    // Many small experts, most of them empty at first.
+    {1, 64, 6, 128, 64},
+    {33, 64, 6, 128, 64},
+    {129, 17, 4, 43, 33},
+    // All tokens to one expert, and to the same few.
+    {7, 8, 1, 64, 96, true},
+    {64, 8, 2, 128, 172, true},
+    {300, 5, 1, 64, 128, true},
+    {300, 5, 3, 43, 64, true},
+    // Mixtral 8x7B.
+    {1, 8, 2, 4096, 14336, false, true},
+    {2, 8, 2, 4096, 14336, false, true},
+    {7, 8, 2, 4096, 14336, false, true},
+    {64, 8, 2, 4096, 14336, false, true},
+    {64, 8, 2, 4096, 14336, true, true},
+};
+
 constexpr SampleCase kSampleCases[] = {{1}, {2}, {50}, {512}, {997}, {1000}, {32000}, {128256}};
 
 std::int64_t size_of(DType dtype) { return static_cast<std::int64_t>(dtype_size(dtype)); }
@@ -185,6 +219,7 @@ std::span<const RopeCase> rope_cases() { return kRopeCases; }
 std::span<const KvAppendCase> kv_append_cases() { return kKvAppendCases; }
 std::span<const AttentionCase> attention_cases() { return kAttentionCases; }
 std::span<const BlockCase> block_cases() { return kBlockCases; }
+std::span<const MoeCase> moe_cases() { return kMoeCases; }
 std::span<const SampleCase> sample_cases() { return kSampleCases; }
 
 std::string EmbedCase::name() const {
@@ -278,6 +313,51 @@ Cost BlockCase::attention_out_cost(DType dtype) const {
 Cost BlockCase::feed_forward_cost(DType dtype) const {
   return {(width + 3 * width * inner + 2 * tokens * width) * size_of(dtype),
           6 * tokens * width * inner + 5 * tokens * (width + inner)};
+}
+
+namespace {
+
+std::int64_t matrix_bytes(std::int64_t rows, std::int64_t columns, QuantFormat format) {
+  const FormatInfo& info = format_info(format);
+  return rows * static_cast<std::int64_t>(info.row_bytes(static_cast<std::size_t>(columns)) +
+                                          info.scale_bytes);
+}
+
+}  // namespace
+
+std::string MoeCase::name() const {
+  return join({{"T", tokens}, {"E", experts}, {"S", top_k}, {"D", width}, {"F", inner}}) +
+         (same_experts ? " same experts" : "");
+}
+std::int64_t MoeCase::touched() const {
+  return same_experts ? top_k : std::min(experts, tokens * top_k);
+}
+Cost MoeCase::route_cost() const {
+  return {tokens * (experts + 2 * top_k) * 4, tokens * (4 * experts + 2 * top_k)};
+}
+Cost MoeCase::up_cost(DType dtype, QuantFormat format) const {
+  const std::int64_t rows = tokens * top_k, outputs = 2 * inner;
+  return {touched() * matrix_bytes(outputs, width, format) +
+              (tokens * width + rows * outputs) * size_of(dtype) + rows * 4,
+          2 * rows * outputs * width};
+}
+Cost MoeCase::down_cost(DType dtype, QuantFormat format) const {
+  const std::int64_t rows = tokens * top_k;
+  return {touched() * matrix_bytes(width, inner, format) + rows * (inner + width) * size_of(dtype) +
+              rows * 4,
+          2 * rows * width * inner};
+}
+Cost MoeCase::combine_cost(DType dtype) const {
+  return {tokens * ((top_k + 2) * width * size_of(dtype) + top_k * 4), 2 * tokens * top_k * width};
+}
+Cost MoeCase::feed_forward_cost(DType dtype, QuantFormat format) const {
+  // x in and out, the norm, the router, and the matrices of the touched experts.
+  return {
+      (2 * tokens + 1 + experts) * width * size_of(dtype) +
+          touched() * (matrix_bytes(2 * inner, width, format) + matrix_bytes(width, inner, format)),
+      4 * tokens * width + 2 * tokens * experts * width + route_cost().flops +
+          up_cost(dtype, format).flops + 5 * tokens * top_k * inner +
+          down_cost(dtype, format).flops + combine_cost(dtype).flops};
 }
 
 std::string SampleCase::name() const { return join({{"V", vocabulary}}); }

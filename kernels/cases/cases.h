@@ -11,6 +11,7 @@
 #include <string>
 
 #include "kernels/core/dtype.h"
+#include "quant/format.h"
 
 namespace engine::cases {
 
@@ -91,6 +92,24 @@ struct BlockCase {
   Cost feed_forward_cost(DType dtype) const;
 };
 std::span<const BlockCase> block_cases();
+
+// The ops of a mixture of experts: `top_k` of `experts` for each token, width D, feed-forward F.
+struct MoeCase {
+  std::int64_t tokens, experts, top_k, width, inner;
+  // Every token chooses the same experts, so that the others stay empty.
+  bool same_experts = false;
+  bool large = false;
+  std::string name() const;
+  // Experts that any token chooses, at the most.
+  std::int64_t touched() const;
+  Cost route_cost() const;
+  // Up: x (T, 1, D) by matrices (2 F, D); down: x (T, S, F) by (D, F). Touched experts count once.
+  Cost up_cost(DType dtype, QuantFormat format) const;
+  Cost down_cost(DType dtype, QuantFormat format) const;
+  Cost combine_cost(DType dtype) const;
+  Cost feed_forward_cost(DType dtype, QuantFormat format) const;
+};
+std::span<const MoeCase> moe_cases();
 
 // sample: one row of V logits.
 struct SampleCase {

@@ -44,4 +44,19 @@ Values feed_forward(View x, View norm, double eps, View gate_up, View down) {
   return linear(activated, down, x, static_cast<std::int64_t>(inner));
 }
 
+Values moe_feed_forward(View x, View norm, double eps, View router, View gate_up, View down,
+                        std::int64_t top_k) {
+  const auto width = static_cast<std::int64_t>(norm.size());
+  const std::int64_t experts = static_cast<std::int64_t>(router.size()) / width;
+  const std::size_t inner = down.size() / router.size();
+  const Values hidden = rmsnorm(x, norm, eps);
+  const Route route = moe_route(linear(hidden, router, {}, width), experts, top_k);
+  const Values joined = moe_linear(hidden, gate_up, route.experts, top_k, experts, width);
+  const Values activated =
+      silu_mul(columns(joined, 2 * inner, 0, inner), columns(joined, 2 * inner, inner, inner));
+  const Values outputs =
+      moe_linear(activated, down, route.experts, top_k, experts, static_cast<std::int64_t>(inner));
+  return moe_combine(outputs, route.weights, x, top_k);
+}
+
 }  // namespace engine::reference

@@ -32,6 +32,14 @@ Values rmsnorm(View x, View weight, double eps, const DType* dtype = nullptr);
 // (T, N) = x (T, K) · weight (N, K)ᵀ (+ residual (T, N), which may be empty).
 Values linear(View x, View weight, View residual, std::int64_t inputs);
 
+// A matrix quantised by the rule of quant/int8.h; shares no code with it. `weights` are finite.
+struct Int8Matrix {
+  std::vector<std::int8_t> q;  // (N, K)
+  Values scale;                // (N), as stored in bf16
+  Values decoded;              // (N, K): q · scale
+};
+Int8Matrix int8_quantise(View weights, std::int64_t columns);
+
 // (T, heads, Dh): "rotate half" at positions position + t, clamped to the table (P, Dh).
 Values rope(View x, View table, std::int64_t heads, std::int64_t head_size, std::int64_t position);
 
@@ -80,6 +88,24 @@ struct ExactToken {
 // The id that wins at `position`, the position of the new token: argmax of p ÷ e.
 ExactToken sample_token(View probabilities, std::uint64_t seed, std::uint32_t position);
 
+// The experts of every token: the `top_k` most probable of each row of logits (T, E), ties to the
+// lowest index, and softmax weights renormalised over them.
+struct Route {
+  std::vector<std::int32_t> experts;  // (T, S)
+  Values weights;                     // (T, S)
+  // (T): logit of the last expert chosen less that of the best left out; infinite without one.
+  Values margin;
+};
+Route moe_route(View logits, std::int64_t experts, std::int64_t top_k);
+
+// (T, S, N) = x (T, S, K), or (T, 1, K), by the chosen matrices of weight (E, N, K). `chosen` is
+// (T, S).
+Values moe_linear(View x, View weight, std::span<const std::int32_t> chosen, std::int64_t top_k,
+                  std::int64_t experts, std::int64_t inputs);
+
+// (T, D) = residual + Σ_s weights (T, S) · y (T, S, D).
+Values moe_combine(View y, View weights, View residual, std::int64_t top_k);
+
 // The fused ops, composed of the above without any rounding in between.
 struct AttentionInResult {
   Values q, k, v;  // (T, H, Dh), (T, G, Dh), (T, G, Dh)
@@ -88,5 +114,8 @@ AttentionInResult attention_in(View x, View norm, double eps, View qkv, View rop
                                std::int64_t heads, std::int64_t head_size, std::int64_t position);
 Values attention_out(View x, View attention, View output, std::int64_t inputs);
 Values feed_forward(View x, View norm, double eps, View gate_up, View down);
+// router (E, D), gate_up (E, 2 F, D), down (E, D, F).
+Values moe_feed_forward(View x, View norm, double eps, View router, View gate_up, View down,
+                        std::int64_t top_k);
 
 }  // namespace engine::reference

@@ -1,5 +1,7 @@
 // engine_generate: a Hugging Face checkpoint and a prompt in, text out.
+#include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstdlib>
 #include <exception>
 #include <filesystem>
@@ -8,6 +10,7 @@
 #include <optional>
 #include <random>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include "engine/cli/device_choice.h"
@@ -89,8 +92,9 @@ class Run {
 
 // Everything that can fail without touching a device or reading weights comes first.
 void Run::open() {
-  ENGINE_CHECK(std::filesystem::is_directory(directory_), ErrorKind::kModel, flags_.model_dir,
-               ": not a directory; expected a Hugging Face checkpoint");
+  std::error_code ignored;
+  ENGINE_CHECK(std::filesystem::is_directory(directory_, ignored), ErrorKind::kModel,
+               flags_.model_dir, ": not a directory; expected a Hugging Face checkpoint");
   loader_.emplace(directory_);
   generation_config_ = load_generation_config(directory_).value_or(GenerationConfig{});
   sampling_ = choose_sampling(flags_.sampling, generation_config_);
@@ -111,6 +115,10 @@ void Run::open() {
     prompt_ = tokenizer_->encode(read_text_file(flags_.perplexity), false);
   } else {
     prompt_ = encode_prompt(*tokenizer_, read_prompt_text(flags_), flags_);
+  }
+  for (const std::int32_t id : prompt_) {
+    ENGINE_CHECK(id < loader_->config().vocab, ErrorKind::kUsage, "the prompt has token id ", id,
+                 ", the model's vocabulary ", loader_->config().vocab, " tokens");
   }
 }
 
@@ -183,8 +191,15 @@ RunFacts Run::facts() const {
 
 void Run::write_logits() {
   NpyWriter file(flags_.logits, static_cast<std::int64_t>(prompt_.size()), session_->vocab());
-  session_->prefill(prompt_, false,
-                    [&](std::int64_t, std::span<const float> rows) { file.append(rows); });
+  session_->prefill(prompt_, false, [&](std::int64_t first, std::span<const float> rows) {
+    const auto bad =
+        std::find_if(rows.begin(), rows.end(), [](float logit) { return !std::isfinite(logit); });
+    ENGINE_CHECK(bad == rows.end(), ErrorKind::kNumeric, "the logits of position ",
+                 first + (bad - rows.begin()) / session_->vocab(),
+                 " are NaN or infinite: the weights are damaged or overflow this "
+                 "--dtype");
+    file.append(rows);
+  });
   file.close();
   session_->reset();
 }
@@ -279,6 +294,7 @@ int run(int argc, const char* const* argv, const SignalWatcher& signals) {
 }  // namespace engine
 
 int main(int argc, char** argv) {
+  engine::reserve_standard_streams();
   try {
     const engine::SignalWatcher signals;
     return engine::run(argc, argv, signals);

@@ -14,14 +14,27 @@ namespace {
 constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max();
 
 // A whole number in [least, most]; the message says what was expected and found.
-CLI::Validator whole_number(std::int64_t least, std::int64_t most) {
+template <typename Number = std::int64_t>
+CLI::Validator whole_number(Number least, Number most) {
   const auto check = [=](const std::string& text) {
-    std::int64_t value = 0;
+    Number value = 0;
     const char* end = text.data() + text.size();
     const auto [stop, error] = std::from_chars(text.data(), end, value);
     const bool whole = error == std::errc() && stop == end && !text.empty();
     if (whole && value >= least && value <= most) return std::string();
     return concat("expected a whole number from ", least, " to ", most, ", found ", text);
+  };
+  return CLI::Validator(check, "");
+}
+
+// A number; its range is checked with its meaning.
+CLI::Validator real_number() {
+  const auto check = [](const std::string& text) {
+    double value = 0;
+    const char* end = text.data() + text.size();
+    const auto [stop, error] = std::from_chars(text.data(), end, value);
+    const bool real = error == std::errc() && stop == end && !text.empty();
+    return real ? std::string() : concat("expected a number, found ", text);
   };
   return CLI::Validator(check, "");
 }
@@ -50,31 +63,37 @@ void add_sampling_flags(CLI::App& app, GenerateFlags& flags) {
   app.add_option("-n,--max-new-tokens", flags.max_new_tokens,
                  "Stop after this many new tokens; 0: prefill only [200]. -n 64")
       ->type_name("N")
-      ->check(whole_number(0, kMost))
+      ->check(whole_number<std::int64_t>(0, kMost))
       ->group(group);
   app.add_option("--temperature", sampling.temperature, "0 is greedy [0.8]. --temperature 0")
       ->type_name("T")
+      ->check(real_number())
       ->group(group);
   app.add_option("--top-k", sampling.top_k,
                  "Keep the K most probable tokens; 0: all [200]. --top-k 50")
       ->type_name("K")
+      ->check(whole_number<std::int64_t>(0, std::numeric_limits<std::int32_t>::max()))
       ->group(group);
   app.add_option("--top-p", sampling.top_p,
                  "Keep the most probable tokens of this total mass [1]. --top-p 0.9")
       ->type_name("P")
+      ->check(real_number())
       ->group(group);
   app.add_option("--min-p", sampling.min_p,
                  "Drop tokens under this share of the best one's probability [0]. --min-p 0.05")
       ->type_name("P")
+      ->check(real_number())
       ->group(group);
   app.add_option("--repetition-penalty", sampling.repetition_penalty,
                  "Over prompt and output [1]. --repetition-penalty 1.1")
       ->type_name("R")
+      ->check(real_number())
       ->group(group);
   app.add_option(
          "--seed", flags.seed,
          "Random seed: the same seed, device and build give the same ids [random]. --seed 7")
       ->type_name("S")
+      ->check(whole_number<std::uint64_t>(0, std::numeric_limits<std::uint64_t>::max()))
       ->group(group);
   app.add_option("--stop", flags.stop, "End before this text; may be repeated. --stop \"The end\"")
       ->type_name("TEXT")
@@ -103,11 +122,11 @@ void add_run_flags(CLI::App& app, GenerateFlags& flags) {
                  "Length of the KV cache [prompt + new tokens, at most the model's limit]. "
                  "--max-context 4096")
       ->type_name("N")
-      ->check(whole_number(1, kMost))
+      ->check(whole_number<std::int64_t>(1, kMost))
       ->group(group);
   app.add_option("--threads", flags.threads, "CPU threads [physical cores]. --threads 4")
       ->type_name("N")
-      ->check(whole_number(1, 1024))
+      ->check(whole_number<std::int64_t>(1, 1024))
       ->group(group);
   app.add_flag("--eager", flags.eager,
                "Issue every decode step op by op instead of replaying a recorded one; the ids are "
@@ -158,6 +177,9 @@ void check_combinations(const GenerateFlags& flags) {
                "--tokenize: expected a text, found --prompt-tokens");
   ENGINE_CHECK(flags.perplexity.empty() || (prompts == 0 && flags.logits.empty()),
                ErrorKind::kUsage, "--perplexity: expected no prompt and no --logits beside it");
+  for (const std::string& stop : flags.stop) {
+    ENGINE_CHECK(!stop.empty(), ErrorKind::kUsage, "--stop: expected a text, found an empty one");
+  }
   const bool standalone = flags.list_devices || flags.version;
   ENGINE_CHECK(standalone || !flags.model_dir.empty(), ErrorKind::kUsage,
                "expected a MODEL_DIR, a Hugging Face checkpoint; see --help");

@@ -1,5 +1,6 @@
 #include "engine/cli/output.h"
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -25,9 +26,17 @@ int write_all(int fd, std::string_view text) {
 
 }  // namespace
 
+void reserve_standard_streams() {
+  while (true) {
+    const int descriptor = ::open("/dev/null", O_PATH | O_CLOEXEC);  // the lowest that is free
+    if (descriptor > STDERR_FILENO) ::close(descriptor);
+    if (descriptor < 0 || descriptor > STDERR_FILENO) return;
+  }
+}
+
 void write_stdout(std::string_view text) {
   const int error = write_all(STDOUT_FILENO, text);
-  if (error == EPIPE) throw BrokenPipe{};
+  if (error == EPIPE || error == EBADF) throw BrokenPipe{};
   ENGINE_CHECK(error == 0, ErrorKind::kIo, "standard output: cannot write: ", std::strerror(error));
 }
 

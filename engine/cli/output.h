@@ -8,6 +8,10 @@ namespace engine {
 // Standard output was closed by its reader: the run ends, without a message.
 struct BrokenPipe {};
 
+// Call it first in main: gives descriptors 0 to 2 that are closed a place that can be neither read
+// nor written, so that no file opened later is taken for a standard stream.
+void reserve_standard_streams();
+
 // Writes all of `text` to standard output. Throws BrokenPipe, or Error{kIo} (a full disk, say).
 // SIGPIPE must be ignored.
 void write_stdout(std::string_view text);

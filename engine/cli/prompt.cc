@@ -8,6 +8,7 @@
 #include <cstring>
 #include <memory>
 #include <set>
+#include <system_error>
 
 #include "kernels/core/check.h"
 
@@ -69,8 +70,9 @@ std::vector<std::int32_t> parse_prompt_tokens(const std::string& list) {
 }
 
 bool has_tokenizer(const std::filesystem::path& directory) {
-  return std::filesystem::exists(directory / "tokenizer.json") ||
-         std::filesystem::exists(directory / "tokenizer.model");
+  std::error_code ignored;
+  return std::filesystem::exists(directory / "tokenizer.json", ignored) ||
+         std::filesystem::exists(directory / "tokenizer.model", ignored);
 }
 
 std::string check_tokenizer(const Tokenizer& tokenizer, const ModelConfig& config) {

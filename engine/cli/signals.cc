@@ -31,6 +31,7 @@ SignalWatcher::SignalWatcher() {
 
 SignalWatcher::~SignalWatcher() {
   finished_ = true;
+  pthread_kill(thread_.native_handle(), SIGTERM);  // ends its wait
   thread_.join();
 }
 
@@ -46,6 +47,7 @@ void SignalWatcher::watch() {
   Clock::time_point deadline = Clock::time_point::max();
   while (!finished_) {
     const int signal = sigtimedwait(&set, nullptr, &poll);
+    if (finished_) return;
     if (signal > 0 && signal_ != 0) _exit(exit_code());
     if (signal > 0) {
       signal_ = signal;

@@ -1,5 +1,7 @@
 #include "engine/io/tokenizer.h"
 
+#include <system_error>
+
 #include "engine/io/file.h"
 #include "engine/io/json.h"
 #include "engine/io/tokenizer_json.h"
@@ -40,10 +42,13 @@ TokenizerConfig read_config(const fs::path& directory) {
 }
 
 fs::path choose_file(const fs::path& path) {
-  ENGINE_CHECK(fs::exists(path), ErrorKind::kModel, path.string(), ": no such file or directory");
-  if (!fs::is_directory(path)) return path;
+  std::error_code error;
+  const fs::file_status status = fs::status(path, error);
+  ENGINE_CHECK(fs::exists(status), ErrorKind::kModel, path.string(),
+               ": cannot open: ", error.message());
+  if (!fs::is_directory(status)) return path;
   for (const char* name : {"tokenizer.json", "tokenizer.model"}) {
-    if (fs::exists(path / name)) return path / name;
+    if (fs::exists(path / name, error)) return path / name;
   }
   fail(ErrorKind::kModel, path.string(),
        ": no tokenizer: neither tokenizer.json nor tokenizer.model is there");

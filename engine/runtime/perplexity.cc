@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "kernels/core/check.h"
@@ -11,7 +12,12 @@ namespace engine {
 double negative_log_likelihood(std::span<const float> logits, std::int32_t target) {
   const double top = *std::max_element(logits.begin(), logits.end());
   double sum = 0;
-  for (const float logit : logits) sum += std::exp(static_cast<double>(logit) - top);
+  bool finite = true;
+  for (const float logit : logits) {
+    sum += std::exp(static_cast<double>(logit) - top);
+    finite = finite && std::isfinite(logit);
+  }
+  if (!finite) return std::numeric_limits<double>::quiet_NaN();
   return top + std::log(sum) - static_cast<double>(logits[static_cast<std::size_t>(target)]);
 }
 

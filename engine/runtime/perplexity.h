@@ -24,7 +24,7 @@ Perplexity perplexity(Session& session, std::span<const std::int32_t> ids,
                       std::optional<std::int32_t> bos,
                       const std::function<void(std::int64_t tokens)>& progress);
 
-// −log softmax(logits)[target] in double precision.
+// −log softmax(logits)[target] in double precision; NaN where any of the logits is not finite.
 double negative_log_likelihood(std::span<const float> logits, std::int32_t target);
 
 }  // namespace engine

@@ -46,7 +46,7 @@ class Picker {
 }  // namespace
 
 SamplingChoice choose_sampling(const SamplingFlags& flags, const GenerationConfig& file) {
-  constexpr double kInf = std::numeric_limits<double>::max();
+  constexpr double kMostReal = std::numeric_limits<float>::max();
   constexpr double kMostK = std::numeric_limits<std::int32_t>::max();
   const auto as_double = [](const auto& field) {
     return field ? std::optional<double>(static_cast<double>(*field)) : std::nullopt;
@@ -59,7 +59,7 @@ SamplingChoice choose_sampling(const SamplingFlags& flags, const GenerationConfi
   SamplingParams& params = choice.params;
   params.temperature =
       static_cast<float>(picker.pick("temperature", "temperature", flags.temperature,
-                                     file_temperature, 0.8, {0, kInf, true, "0 or more"}));
+                                     file_temperature, 0.8, {0, kMostReal, true, "0 or more"}));
   params.top_k = static_cast<std::int32_t>(picker.pick("top-k", "top_k", as_double(flags.top_k),
                                                        as_double(file.top_k), 200,
                                                        {0, kMostK, true, "0 (all) to 2147483647"}));
@@ -70,7 +70,7 @@ SamplingChoice choose_sampling(const SamplingFlags& flags, const GenerationConfi
       picker.pick("min-p", "min_p", flags.min_p, as_double(file.min_p), 0, {0, 1, true, "0 to 1"}));
   params.repetition_penalty = static_cast<float>(
       picker.pick("repetition-penalty", "repetition_penalty", flags.repetition_penalty,
-                  as_double(file.repetition_penalty), 1, {0, kInf, false, "more than 0"}));
+                  as_double(file.repetition_penalty), 1, {0, kMostReal, false, "more than 0"}));
   if (params.temperature > 0) params.temperature = std::max(params.temperature, kLeastTemperature);
   choice.description = picker.take();
   return choice;

@@ -1,11 +1,10 @@
 // out = x · Wᵀ (+ residual).
 //
-// A few tokens (decoding) are bound by the bytes of W: blocks of rows are dotted with x straight
-// from memory, each w element read once and widened in registers. Many tokens (prefill) are bound
-// by arithmetic: a block of w and a block of x are widened into this thread's scratch, where they
-// stay in its caches while every register tile of one meets every tile of the other. In both, the
-// columns come in pieces of fixed length whose sums are added up in fp32, so the order of every sum
-// depends on K and on the path alone.
+// W is read where it lies, each element widened in registers: a few tokens (decoding) are bound by
+// its bytes, and with many (prefill) the widening hides behind the arithmetic. x is widened into
+// this thread's scratch. Work is cut into blocks of rows and tokens; the columns come in pieces of
+// fixed length, whose sums are added up in fp32. So the order of every sum depends on K and on
+// whether tokens are few or many, and on nothing else.
 #include <algorithm>
 #include <cstring>
 
@@ -14,29 +13,35 @@
 namespace engine::cpu {
 namespace {
 
-constexpr std::int64_t kManyTokens = 8;  // from here on, blocks are widened first
+// How the work is cut. A piece of x, (tokens, columns), should stay in the second-level cache, and
+// of w the rows of a register tile in the first.
+struct Blocking {
+  std::int64_t tokens, rows, columns;
 
-// Few tokens: rows of a work item, columns of a piece. 7 tokens of x take 112 KiB.
-constexpr std::int64_t kFewRows = 48;
-constexpr std::int64_t kFewColumns = 4096;
+  // Between rows of x; the padding keeps equal columns of different rows out of the same cache set.
+  constexpr std::int64_t stride() const { return columns + 16; }
+  constexpr std::int64_t sum_floats() const { return tokens * rows; }
+  constexpr std::int64_t x_floats() const { return tokens * stride(); }
+};
 
-// Many tokens. The padding of a row keeps equal columns of different rows out of the same cache
-// set. Scratch: x 264 KiB, w 149 KiB, sums 36 KiB.
-constexpr std::int64_t kBlockTokens = 128;
-constexpr std::int64_t kBlockRows = 72;
-constexpr std::int64_t kBlockColumns = 512;
-constexpr std::int64_t kBlockStride = kBlockColumns + 16;
+constexpr std::int64_t kTokenTile = 12;  // a multiple of every register tile
 
-static_assert((kManyTokens - 1) * (kFewColumns + kFewRows) * sizeof(float) <=
-              Context::kScratchBytes);
-static_assert(((kBlockTokens + kBlockRows) * kBlockStride + kBlockTokens * kBlockRows) *
-                  sizeof(float) <=
-              Context::kScratchBytes);
+constexpr std::int64_t kFewTokens = 7;
+constexpr Blocking kFew = {.tokens = kFewTokens, .rows = 48, .columns = 4096};
+constexpr Blocking kMany = {.tokens = 132, .rows = 72, .columns = 1024};
+static_assert(kMany.tokens % kTokenTile == 0);
+
+constexpr std::size_t bytes_of(const Blocking& blocking) {
+  return static_cast<std::size_t>(blocking.sum_floats() + blocking.x_floats()) * sizeof(float);
+}
+static_assert(bytes_of(kFew) <= Context::kScratchBytes &&
+              bytes_of(kMany) <= Context::kScratchBytes);
 
 struct Problem {
   const Context& context;
   const LinearCall& call;
   DType weight_type;
+  bool pairs;  // bf16 by bf16, without widening either
   std::int64_t tokens, rows, columns;
 
   const std::byte* weight_at(std::int64_t row, std::int64_t column) const {
@@ -45,14 +50,6 @@ struct Problem {
   }
   const std::byte* x_at(std::int64_t token, std::int64_t column) const {
     return row_of(call.x, token) + column * static_cast<std::int64_t>(dtype_size(call.x.dtype));
-  }
-  // Columns [column, column + count) of `count_tokens` tokens as floats, rows `stride` apart.
-  void widen_x(std::int64_t token, std::int64_t count_tokens, std::int64_t column,
-               std::int64_t count, float* to, std::int64_t stride) const {
-    const auto widen = context.kernels->to_float[type_index(call.x.dtype)];
-    for (std::int64_t m = 0; m < count_tokens; ++m) {
-      widen(x_at(token + m, column), to + m * stride, count);
-    }
   }
   // Adds the residual to sums (tokens, rows), rounds and stores them.
   void finish(const float* sums, std::int64_t stride, std::int64_t token, std::int64_t count_tokens,
@@ -67,89 +64,69 @@ struct Problem {
   }
 };
 
-void few_tokens(const Problem& p) {
-  const auto dot = p.context.kernels->dot_block[type_index(p.weight_type)];
-  const bool direct = p.call.x.dtype == DType::kF32;
-  parallel_for(p.context, ceil_div(p.rows, kFewRows), [&](std::int64_t item, int worker) {
-    float* sums = p.context.thread_scratch(worker);  // (tokens, kFewRows)
-    float* widened = sums + (kManyTokens - 1) * kFewRows;
-    const std::int64_t row = item * kFewRows, rows = std::min(kFewRows, p.rows - row);
-    if (p.columns == 0) std::fill_n(sums, p.tokens * kFewRows, 0.0f);
-    for (std::int64_t k = 0; k < p.columns; k += kFewColumns) {
-      const std::int64_t columns = std::min(kFewColumns, p.columns - k);
-      if (!direct) p.widen_x(0, p.tokens, k, columns, widened, kFewColumns);
-      dot({.w = p.weight_at(row, k),
-           .w_stride = p.columns,
-           .rows = rows,
-           .x = direct ? static_cast<const void*>(p.x_at(0, k)) : widened,
-           .x_stride = direct ? p.call.x.stride(0) : kFewColumns,
-           .tokens = p.tokens,
-           .columns = columns,
-           .out = sums,
-           .out_stride = kFewRows,
-           .accumulate = k > 0});
+// One block of the output.
+void run_block(const Problem& p, const Blocking& blocking, std::int64_t token, std::int64_t tokens,
+               std::int64_t row, std::int64_t rows, float* scratch) {
+  const Kernels& kernels = *p.context.kernels;
+  const auto widen = kernels.to_float[type_index(p.call.x.dtype)];
+  const auto dot = p.pairs ? kernels.dot_block_bf16 : kernels.dot_block[type_index(p.weight_type)];
+  float* sums = scratch;                       // (tokens, rows)
+  float* x = scratch + blocking.sum_floats();  // (tokens, columns), rows stride() apart
+  if (p.columns == 0) std::fill_n(sums, blocking.sum_floats(), 0.0f);
+  for (std::int64_t k = 0; k < p.columns; k += blocking.columns) {
+    const std::int64_t columns = std::min(blocking.columns, p.columns - k);
+    for (std::int64_t m = 0; m < tokens; ++m) {
+      float* to = x + m * blocking.stride();
+      if (p.pairs) {
+        std::memcpy(to, p.x_at(token + m, k), static_cast<std::size_t>(columns) * sizeof(bf16_t));
+      } else {
+        widen(p.x_at(token + m, k), to, columns);
+      }
     }
-    p.finish(sums, kFewRows, 0, p.tokens, row, rows);
-  });
-}
-
-// One block of the output: `tokens` ≤ kBlockTokens by `rows` ≤ kBlockRows.
-void block(const Problem& p, std::int64_t token, std::int64_t tokens, std::int64_t row,
-           std::int64_t rows, float* scratch) {
-  float* sums = scratch;                        // (kBlockTokens, kBlockRows)
-  float* x = sums + kBlockTokens * kBlockRows;  // (kBlockTokens, kBlockStride)
-  float* w = x + kBlockTokens * kBlockStride;   // (kBlockRows, kBlockStride)
-  const auto widen = p.context.kernels->to_float[type_index(p.weight_type)];
-  if (p.columns == 0) std::fill_n(sums, kBlockTokens * kBlockRows, 0.0f);
-  for (std::int64_t k = 0; k < p.columns; k += kBlockColumns) {
-    const std::int64_t columns = std::min(kBlockColumns, p.columns - k);
-    p.widen_x(token, tokens, k, columns, x, kBlockStride);
-    for (std::int64_t n = 0; n < rows; ++n) {
-      widen(p.weight_at(row + n, k), w + n * kBlockStride, columns);
-    }
-    p.context.kernels->dot_block[type_index(DType::kF32)]({.w = w,
-                                                           .w_stride = kBlockStride,
-                                                           .rows = rows,
-                                                           .x = x,
-                                                           .x_stride = kBlockStride,
-                                                           .tokens = tokens,
-                                                           .columns = columns,
-                                                           .out = sums,
-                                                           .out_stride = kBlockRows,
-                                                           .accumulate = k > 0});
+    dot({.w = p.weight_at(row, k),
+         .w_stride = p.columns,
+         .rows = rows,
+         .x = x,
+         .x_stride = p.pairs ? 2 * blocking.stride() : blocking.stride(),
+         .tokens = tokens,
+         .columns = columns,
+         .out = sums,
+         .out_stride = blocking.rows,
+         .accumulate = k > 0});
   }
-  p.finish(sums, kBlockRows, token, tokens, row, rows);
-}
-
-void many_tokens(const Problem& p) {
-  // Equal blocks of tokens, whole register tiles each.
-  const std::int64_t token_blocks = ceil_div(p.tokens, kBlockTokens);
-  const std::int64_t block_tokens = ceil_div(ceil_div(p.tokens, token_blocks), 4) * 4;
-  const std::int64_t row_blocks = ceil_div(p.rows, kBlockRows);
-  parallel_for(p.context, token_blocks * row_blocks, [&](std::int64_t item, int worker) {
-    const std::int64_t token = item / row_blocks * block_tokens;
-    const std::int64_t row = item % row_blocks * kBlockRows;
-    const std::int64_t tokens = std::min(block_tokens, p.tokens - token);
-    if (tokens <= 0) return;
-    block(p, token, tokens, row, std::min(kBlockRows, p.rows - row),
-          p.context.thread_scratch(worker));
-  });
+  p.finish(sums, blocking.rows, token, tokens, row, rows);
 }
 
 }  // namespace
 
 void linear(const Context& context, const LinearCall& call) {
+  const DType weight_type = storage_dtype(call.weight.format);
+  // Below this, reading W is what takes the time.
+  constexpr std::int64_t kPairTokens = 3;
+  const bool pairs = weight_type == DType::kBF16 && call.x.dtype == DType::kBF16 &&
+                     call.x.size(0) >= kPairTokens && context.kernels->dot_block_bf16 != nullptr;
   const Problem problem = {.context = context,
                            .call = call,
-                           .weight_type = storage_dtype(call.weight.format),
+                           .weight_type = weight_type,
+                           .pairs = pairs,
                            .tokens = call.x.size(0),
                            .rows = call.weight.rows,
                            .columns = call.weight.columns};
-  if (problem.tokens < kManyTokens) {
-    few_tokens(problem);
-  } else {
-    many_tokens(problem);
-  }
+  const Blocking& blocking = problem.tokens <= kFewTokens ? kFew : kMany;
+  // Equal blocks of tokens, each of whole register tiles.
+  const std::int64_t token_blocks = ceil_div(problem.tokens, blocking.tokens);
+  if (token_blocks == 0) return;
+  const std::int64_t block_tokens =
+      ceil_div(ceil_div(problem.tokens, token_blocks), kTokenTile) * kTokenTile;
+  const std::int64_t row_blocks = ceil_div(problem.rows, blocking.rows);
+  parallel_for(context, token_blocks * row_blocks, [&](std::int64_t item, int worker) {
+    const std::int64_t token = item / row_blocks * block_tokens;
+    const std::int64_t row = item % row_blocks * blocking.rows;
+    const std::int64_t tokens = std::min(block_tokens, problem.tokens - token);
+    if (tokens <= 0) return;
+    run_block(problem, blocking, token, tokens, row, std::min(blocking.rows, problem.rows - row),
+              context.thread_scratch(worker));
+  });
 }
 
 }  // namespace engine::cpu

@@ -12,8 +12,7 @@ namespace {
 
 typedef float Floats __attribute__((vector_size(16)));
 typedef std::int32_t Ints __attribute__((vector_size(16)));
-typedef std::uint32_t Words __attribute__((vector_size(16)));
-typedef std::uint16_t Halves __attribute__((vector_size(8)));
+typedef std::uint16_t Halves __attribute__((vector_size(16)));
 
 struct Vec {
   static constexpr int kLanes = 4;
@@ -47,10 +46,11 @@ inline Vec load(const float* p) {
   return r;
 }
 inline Vec load(const bf16_t* p) {
-  Halves bits;
-  std::memcpy(&bits, p, sizeof(bits));
-  const Words wide = __builtin_convertvector(bits, Words) << 16;
-  return {reinterpret_cast<Floats>(wide)};
+  static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__);
+  Halves bits = {};
+  std::memcpy(&bits, p, 4 * sizeof(bf16_t));
+  const Halves zero_below = {8, 0, 9, 1, 10, 2, 11, 3};
+  return {reinterpret_cast<Floats>(__builtin_shuffle(bits, Halves{}, zero_below))};
 }
 inline Vec load(const f16_t* p) {
   return {Floats{f16_to_float(p[0].bits), f16_to_float(p[1].bits), f16_to_float(p[2].bits),

@@ -13,6 +13,9 @@ namespace {
 
 inline constexpr std::int64_t kLanes = Vec::kLanes;
 
+// The loops over a register tile are marked to be unrolled in full: only then does the compiler keep
+// the tile's array of sums in registers.
+
 inline std::int64_t smaller(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
 inline std::int64_t larger(std::int64_t a, std::int64_t b) { return a > b ? a : b; }
 
@@ -141,54 +144,165 @@ void finish_row(const float* sums, const void* residual, void* out, std::int64_t
   });
 }
 
-// One register tile of dot products: kRows rows of w by kTokens rows of x, all sums in registers,
-// the columns walked once. Each w vector is loaded and widened once for all tokens.
-template <typename W, int kRows, int kTokens>
-inline void dot_tile(const W* w, const float* x, const DotBlock& block, float* out) {
-  Vec acc[kRows][kTokens];
-  for (int n = 0; n < kRows; ++n) {
-    for (int m = 0; m < kTokens; ++m) acc[n][m] = set1(0.0f);
-  }
-  for_each_vector(block.columns, [&](std::int64_t k, const auto& get, const auto&) {
-    Vec tokens[kTokens];
-    for (int m = 0; m < kTokens; ++m) tokens[m] = get(x + m * block.x_stride + k);
-    for (int n = 0; n < kRows; ++n) {
-      const Vec row = get(w + n * block.w_stride + k);
-      for (int m = 0; m < kTokens; ++m) acc[n][m] = fma(row, tokens[m], acc[n][m]);
-    }
-  });
+// Writes, or adds, the sums of kRows × kTokens accumulators to out.
+template <int kRows, int kTokens>
+inline void put_sums(const Vec* acc, const DotBlock& block, float* out) {
+  constexpr int kSums = kRows * kTokens, kFours = kSums / 4 * 4;
+  float sums[kSums];
+#pragma GCC unroll 32
+  for (int i = 0; i < kFours; i += 4) store_sums4(acc + i, sums + i);
+#pragma GCC unroll 32
+  for (int i = kFours; i < kSums; ++i) sums[i] = sum(acc[i]);
+#pragma GCC unroll 32
   for (int m = 0; m < kTokens; ++m) {
     float* to = out + m * block.out_stride;
+#pragma GCC unroll 32
     for (int n = 0; n < kRows; ++n) {
-      const float total = sum(acc[n][m]);
+      const float total = sums[n * kTokens + m];
       to[n] = block.accumulate ? to[n] + total : total;
     }
   }
 }
 
-template <typename W, int kRows>
-inline void dot_row_tile(const DotBlock& block, std::int64_t row) {
-  const W* w = static_cast<const W*>(block.w) + row * block.w_stride;
-  const float* x = static_cast<const float*>(block.x);
-  std::int64_t m = 0;
-  for (; m + kTileTokens <= block.tokens; m += kTileTokens) {
-    dot_tile<W, kRows, kTileTokens>(w, x + m * block.x_stride, block,
-                                    block.out + m * block.out_stride + row);
+// How a register tile multiplies: rows of W by rows of f32, each w vector widened as it is loaded.
+template <typename W>
+struct WidenedProduct {
+  using Weight = W;
+  using Input = float;
+  using Operand = Vec;
+  static constexpr std::int64_t kColumns = kLanes;  // of one operand
+  template <typename T>
+  static Operand get(const T* p) {
+    return load(p);
   }
-  for (; m + 2 <= block.tokens; m += 2) {
-    dot_tile<W, kRows, 2>(w, x + m * block.x_stride, block, block.out + m * block.out_stride + row);
+  template <typename T>
+  static Operand get_part(const T* p, std::int64_t count) {
+    return load_part(p, count);
   }
-  for (; m < block.tokens; ++m) {
-    dot_tile<W, kRows, 1>(w, x + m * block.x_stride, block, block.out + m * block.out_stride + row);
+  static Vec accumulate(Vec sum, Operand w, Operand x) { return fma(w, x, sum); }
+};
+
+// One register tile of dot products: kRows rows of w by kTokens rows of x, all sums in registers,
+// the columns walked once. Each w operand is loaded once for all tokens. kPrefetch asks for the
+// rows of the next tile meanwhile.
+template <typename P, int kRows, int kTokens, bool kPrefetch>
+inline void dot_tile(const typename P::Weight* w, const typename P::Input* x, const DotBlock& block,
+                     float* out) {
+  Vec acc[kRows * kTokens];
+#pragma GCC unroll 32
+  for (Vec& a : acc) a = set1(0.0f);
+  const auto step = [&](std::int64_t k, const auto& get) {
+    typename P::Operand tokens[kTokens];
+#pragma GCC unroll 32
+    for (int m = 0; m < kTokens; ++m) tokens[m] = get(x + m * block.x_stride + k);
+#pragma GCC unroll 32
+    for (int n = 0; n < kRows; ++n) {
+      const auto* from = w + n * block.w_stride + k;
+      if constexpr (kPrefetch) __builtin_prefetch(from + kRows * block.w_stride, 0, 2);
+      const typename P::Operand row = get(from);
+#pragma GCC unroll 32
+      for (int m = 0; m < kTokens; ++m) {
+        acc[n * kTokens + m] = P::accumulate(acc[n * kTokens + m], row, tokens[m]);
+      }
+    }
+  };
+  std::int64_t k = 0;
+  for (; k + P::kColumns <= block.columns; k += P::kColumns) {
+    step(k, [](const auto* p) { return P::get(p); });
   }
+  if (const std::int64_t rest = block.columns - k; rest > 0) {
+    step(k, [rest](const auto* p) { return P::get_part(p, rest); });
+  }
+  put_sums<kRows, kTokens>(acc, block, out);
 }
 
-// Row tiles outside, so that a tile of w stays in the first-level cache while x passes by.
+// All tokens by kRows rows of w, which stay in the first-level cache while x passes by.
+template <typename P, int kRows>
+inline void dot_row_tile(const DotBlock& block, std::int64_t row) {
+  const auto* w = static_cast<const typename P::Weight*>(block.w) + row * block.w_stride;
+  const auto* x = static_cast<const typename P::Input*>(block.x);
+  float* out = block.out + row;
+  std::int64_t m = 0;
+  if (block.tokens >= kTileTokens) {
+    dot_tile<P, kRows, kTileTokens, true>(w, x, block, out);
+    m = kTileTokens;
+  }
+  for (; m + kTileTokens <= block.tokens; m += kTileTokens) {
+    dot_tile<P, kRows, kTileTokens, false>(w, x + m * block.x_stride, block,
+                                           out + m * block.out_stride);
+  }
+  x += m * block.x_stride;
+  out += m * block.out_stride;
+  if constexpr (kTileTokens > 3) {
+    if (block.tokens - m == 3) dot_tile<P, kRows, 3, true>(w, x, block, out);
+  }
+  if (block.tokens - m == 2) dot_tile<P, kRows, 2, true>(w, x, block, out);
+  if (block.tokens - m == 1) dot_tile<P, kRows, 1, true>(w, x, block, out);
+}
+
+template <typename P>
+void dot_block_tiles(const DotBlock& block) {
+  std::int64_t row = 0;
+  for (; row + kTileRows <= block.rows; row += kTileRows) dot_row_tile<P, kTileRows>(block, row);
+  for (; row < block.rows; ++row) dot_row_tile<P, 1>(block, row);
+}
+
+// One row of w by kTokens rows of x. w is read like one long array, a page ahead: the hardware's
+// own prefetcher stops at the end of each page.
+template <typename W, int kTokens>
+inline void dot_row(const W* w, const float* x, const DotBlock& block, float* out) {
+  constexpr int kUnroll = kTokens == 1 ? 4 : 2;
+  constexpr std::int64_t kStep = kUnroll * kLanes, kLine = 64, kAhead = 4096;
+  Vec acc[kUnroll][kTokens];
+#pragma GCC unroll 32
+  for (auto& sums : acc) {
+#pragma GCC unroll 32
+    for (Vec& a : sums) a = set1(0.0f);
+  }
+  std::int64_t k = 0;
+  for (; k + kStep <= block.columns; k += kStep) {
+    constexpr std::int64_t kBytes = kStep * static_cast<std::int64_t>(sizeof(W));
+    for (std::int64_t line = 0; line < kBytes; line += kLine) {
+      __builtin_prefetch(reinterpret_cast<const char*>(w + k) + kAhead + line, 0, 3);
+    }
+#pragma GCC unroll 32
+    for (int i = 0; i < kUnroll; ++i) {
+      const Vec row = load(w + k + i * kLanes);
+#pragma GCC unroll 32
+      for (int m = 0; m < kTokens; ++m) {
+        acc[i][m] = fma(row, load(x + m * block.x_stride + k + i * kLanes), acc[i][m]);
+      }
+    }
+  }
+  for_each_vector(block.columns - k, [&](std::int64_t i, const auto& get, const auto&) {
+    const Vec row = get(w + k + i);
+#pragma GCC unroll 32
+    for (int m = 0; m < kTokens; ++m) {
+      acc[0][m] = fma(row, get(x + m * block.x_stride + k + i), acc[0][m]);
+    }
+  });
+#pragma GCC unroll 32
+  for (int i = 1; i < kUnroll; ++i) {
+#pragma GCC unroll 32
+    for (int m = 0; m < kTokens; ++m) acc[0][m] = add(acc[0][m], acc[i][m]);
+  }
+  put_sums<1, kTokens>(acc[0], block, out);
+}
+
 template <typename W>
 void dot_block_rows(const DotBlock& block) {
-  std::int64_t row = 0;
-  for (; row + kTileRows <= block.rows; row += kTileRows) dot_row_tile<W, kTileRows>(block, row);
-  for (; row < block.rows; ++row) dot_row_tile<W, 1>(block, row);
+  // One or two tokens over long rows are bound by the bytes of w, so w is read once, in order.
+  constexpr std::int64_t kStreamTokens = 2, kStreamColumns = 512;
+  if (block.tokens > kStreamTokens || block.columns < kStreamColumns) {
+    dot_block_tiles<WidenedProduct<W>>(block);
+    return;
+  }
+  const float* x = static_cast<const float*>(block.x);
+  for (std::int64_t n = 0; n < block.rows; ++n) {
+    const W* w = static_cast<const W*>(block.w) + n * block.w_stride;
+    if (block.tokens == 1) dot_row<W, 1>(w, x, block, block.out + n);
+    if (block.tokens == 2) dot_row<W, 2>(w, x, block, block.out + n);
+  }
 }
 
 // acc[i][d] = acc[i][d] · factor[i] + Σ_j scores[i][j] · v[j][d] for kRows rows and kVecs vectors
@@ -197,8 +311,10 @@ template <typename T, int kRows, int kVecs>
 inline void weigh_tile(const Attend& pass, const T* v, std::int64_t keys, std::int64_t row,
                        std::int64_t d, const float* factor, std::int64_t rest) {
   Vec acc[kRows][kVecs];
+#pragma GCC unroll 32
   for (int i = 0; i < kRows; ++i) {
     const float* from = pass.acc + (row + i) * pass.head_size + d;
+#pragma GCC unroll 32
     for (int c = 0; c < kVecs; ++c) {
       const Vec old = rest > 0 ? load_part(from, rest) : load(from + c * kLanes);
       acc[i][c] = mul(old, set1(factor[row + i]));
@@ -206,15 +322,19 @@ inline void weigh_tile(const Attend& pass, const T* v, std::int64_t keys, std::i
   }
   for (std::int64_t j = 0; j < keys; ++j) {
     const T* value = v + j * pass.v_stride + d;
+#pragma GCC unroll 32
     for (int c = 0; c < kVecs; ++c) {
       const Vec lane = rest > 0 ? load_part(value, rest) : load(value + c * kLanes);
+#pragma GCC unroll 32
       for (int i = 0; i < kRows; ++i) {
         acc[i][c] = fma(set1(pass.scores[(row + i) * kKeyBlock + j]), lane, acc[i][c]);
       }
     }
   }
+#pragma GCC unroll 32
   for (int i = 0; i < kRows; ++i) {
     float* to = pass.acc + (row + i) * pass.head_size + d;
+#pragma GCC unroll 32
     for (int c = 0; c < kVecs; ++c) {
       if (rest > 0) {
         store_part(to, acc[i][c], rest);

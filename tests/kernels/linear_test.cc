@@ -232,6 +232,30 @@ TEST_CASE("linear saturates f16 outputs to infinity") {
   });
 }
 
+TEST_CASE("linear of weights stored in another type than the activations") {
+  on_every_backend([](Backend& backend) {
+    for (const DType stored : cases::kFloatTypes) {
+      for (const DType dtype : cases::kFloatTypes) {
+        if (stored == dtype) continue;
+        const std::int64_t outputs = 65, inputs = 172;
+        const HostMatrix matrix = random_matrix(stored, outputs, inputs, 71);
+        const UploadedWeight weight(backend, matrix);
+        for (const std::int64_t tokens : {1, 7, 64}) {
+          const Values x = uniform(tokens * inputs, 72, dtype);
+          const Guarded x_tensor(backend, dtype, {tokens, inputs}, x);
+          Guarded out(backend, DType::kF32, {tokens, outputs});
+          backend.ops().linear({.out = out, .x = x_tensor, .weight = weight, .residual = {}});
+          // Nothing narrower than fp32 may come between: fp32's own bound, whatever the types.
+          const Bounded expected =
+              linear_bounded(exact(x), matrix.values(), {}, inputs, DType::kF32, DType::kF32);
+          const std::string what = concat("linear ", stored, " by ", dtype);
+          check_close(what, out.get(what), expected.value, expected.error);
+        }
+      }
+    }
+  });
+}
+
 TEST_CASE("linear over joined weights stacks their channels") {
   on_every_backend([](Backend& backend) {
     for (const DType dtype : cases::kFloatTypes) {

@@ -143,7 +143,7 @@ TEST_CASE("sample: the exact id over large vocabularies") {
       for (const double spread : {2.0, 0.05}) {  // 0.05: nearly flat, so that the tail wins
         const Values logits = random_logits(vocabulary, 75, spread);
         for (const Setting& setting : settings()) {
-          std::vector<Draw> draws(40, {setting.params, 0});
+          std::vector<Draw> draws(16, {setting.params, 0});
           for (std::size_t i = 0; i < draws.size(); ++i) {
             draws[i].params.seed = 99;
             draws[i].position = static_cast<std::int32_t>(i * 7);
@@ -151,7 +151,7 @@ TEST_CASE("sample: the exact id over large vocabularies") {
           const Drawn drawn = draw(backend, logits, unseen(logits), draws);
           const int compared =
               check_exact_tokens(setting.name, logits, unseen(logits), draws, drawn, 1);
-          CHECK_MESSAGE(compared >= 36, setting.name, ": ", compared);
+          CHECK_MESSAGE(compared >= 14, setting.name, ": ", compared);
         }
       }
     }

@@ -26,9 +26,12 @@ inline std::string environment(const char* name) {
 inline std::string missing_isa() {
   const std::string isa = environment("ENGINE_ISA");
 #if defined(__x86_64__)
-  if (isa == "avx2" && !__builtin_cpu_supports("avx2")) return isa;
-  if (isa == "avx512" && !__builtin_cpu_supports("avx512f")) return isa;
-  return "";
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                    __builtin_cpu_supports("f16c");
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
+                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+                      __builtin_cpu_supports("avx512vl");
+  return (isa == "avx2" && !avx2) || (isa == "avx512" && !avx512) ? isa : "";
 #else
   return isa == "portable" ? "" : isa;
 #endif

@@ -3,10 +3,8 @@
 #include <chrono>
 #include <cmath>
 #include <cstdlib>
-#include <exception>
 #include <filesystem>
 #include <memory>
-#include <new>
 #include <optional>
 #include <random>
 #include <string>
@@ -19,6 +17,7 @@
 #include "engine/cli/progress.h"
 #include "engine/cli/prompt.h"
 #include "engine/cli/report.h"
+#include "engine/cli/run_main.h"
 #include "engine/cli/signals.h"
 #include "engine/io/npy.h"
 #include "engine/io/tokenizer.h"
@@ -34,26 +33,6 @@
 
 namespace engine {
 namespace {
-
-int exit_code(ErrorKind kind) {
-  switch (kind) {
-    case ErrorKind::kUsage:
-      return 2;
-    case ErrorKind::kModel:
-      return 3;
-    case ErrorKind::kUnsupported:
-      return 4;
-    case ErrorKind::kMemory:
-      return 5;
-    case ErrorKind::kDevice:
-      return 6;
-    case ErrorKind::kIo:
-    case ErrorKind::kNumeric:
-    case ErrorKind::kInternal:
-      return 1;
-  }
-  return 1;
-}
 
 // One run with a model: from flags to text. The members are in the order that destruction wants.
 class Run {
@@ -293,21 +272,4 @@ int run(int argc, const char* const* argv, const SignalWatcher& signals) {
 }  // namespace
 }  // namespace engine
 
-int main(int argc, char** argv) {
-  engine::reserve_standard_streams();
-  try {
-    const engine::SignalWatcher signals;
-    return engine::run(argc, argv, signals);
-  } catch (const engine::BrokenPipe&) {
-    return 1;
-  } catch (const engine::Error& error) {
-    engine::print_error(error.what());
-    return engine::exit_code(error.kind());
-  } catch (const std::bad_alloc&) {
-    engine::print_error("out of host memory");
-    return engine::exit_code(engine::ErrorKind::kMemory);
-  } catch (const std::exception& error) {
-    engine::print_error(error.what());
-    return 1;
-  }
-}
+int main(int argc, char** argv) { return engine::run_main(argc, argv, engine::run); }

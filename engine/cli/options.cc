@@ -1,10 +1,10 @@
 #include "engine/cli/options.h"
 
 #include <CLI/CLI.hpp>
-#include <charconv>
 #include <cstdint>
 #include <limits>
 
+#include "engine/cli/flag_values.h"
 #include "engine/cli/output.h"
 #include "kernels/core/check.h"
 
@@ -12,32 +12,6 @@ namespace engine {
 namespace {
 
 constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max();
-
-// A whole number in [least, most]; the message says what was expected and found.
-template <typename Number = std::int64_t>
-CLI::Validator whole_number(Number least, Number most) {
-  const auto check = [=](const std::string& text) {
-    Number value = 0;
-    const char* end = text.data() + text.size();
-    const auto [stop, error] = std::from_chars(text.data(), end, value);
-    const bool whole = error == std::errc() && stop == end && !text.empty();
-    if (whole && value >= least && value <= most) return std::string();
-    return concat("expected a whole number from ", least, " to ", most, ", found ", text);
-  };
-  return CLI::Validator(check, "");
-}
-
-// A number; its range is checked with its meaning.
-CLI::Validator real_number() {
-  const auto check = [](const std::string& text) {
-    double value = 0;
-    const char* end = text.data() + text.size();
-    const auto [stop, error] = std::from_chars(text.data(), end, value);
-    const bool real = error == std::errc() && stop == end && !text.empty();
-    return real ? std::string() : concat("expected a number, found ", text);
-  };
-  return CLI::Validator(check, "");
-}
 
 void add_prompt_flags(CLI::App& app, GenerateFlags& flags) {
   const char* group = "Prompt (one of these, or text piped to stdin)";

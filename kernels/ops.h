@@ -31,7 +31,7 @@ namespace engine {
 // the row written is then NaN, which the sampling step reports.
 struct EmbedCall {
   Tensor out;    // (T, D)
-  Weight table;  // (V, D)
+  Weight table;  // (V, D), of a plain format
   Tensor ids;    // (T) i32
 };
 

@@ -55,6 +55,9 @@ void check_call(const EmbedCall& call) {
   expect_float("embed", "out", call.out);
   expect("embed", "ids", call.ids, DType::kI32, {call.out.size(0)});
   expect_weight("embed", "table", call.table, call.table.rows, call.out.size(1));
+  const FormatInfo& info = format_info(call.table.format);
+  ENGINE_REQUIRE(info.scale_bytes == 0, "embed: the table is stored as ", info.name,
+                 ", expected a plain floating-point type");
 }
 
 void check_call(const RmsNormCall& call) {

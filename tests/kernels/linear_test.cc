@@ -43,15 +43,19 @@ struct Variant {
 
 class LinearFixture {
  public:
-  LinearFixture(Backend& backend, const cases::LinearCase& problem, DType dtype)
+  LinearFixture(Backend& backend, const cases::LinearCase& problem, DType dtype, QuantFormat format)
       : backend_(backend),
         problem_(problem),
         dtype_(dtype),
+        format_(format),
         matrix_(random_matrix(dtype, problem.outputs, problem.inputs, 21)),
-        weight_(backend, matrix_),
+        weight_(backend, {matrix_}, format),
         x_(uniform(problem.tokens * problem.inputs, 22, dtype)),
         channels_(channels_to_check(problem.outputs, problem.tokens * problem.inputs)) {
     for (const std::int64_t n : channels_) matrix_.append_row(n, rows_);
+    if (format == QuantFormat::kInt8) {
+      rows_ = reference::int8_quantise(rows_, problem.inputs).decoded;
+    }
     bare_ = linear_bounded(exact(x_), rows_, {}, problem.inputs, dtype, DType::kF32);
   }
 
@@ -69,8 +73,8 @@ class LinearFixture {
     backend_.ops().linear({.out = out, .x = x, .weight = weight_, .residual = residual_tensor});
 
     const std::string what =
-        concat("linear ", problem_.name(), " ", dtype_, " to ", out_type,
-               variant.residual ? variant.in_place ? " + out" : " + residual" : "",
+        concat("linear ", problem_.name(), " ", dtype_, " by ", format_info(format_).name, " to ",
+               out_type, variant.residual ? variant.in_place ? " + out" : " + residual" : "",
                variant.layout.offset > 0 ? " strided" : "");
     const Values all = out.get(what);
     const Values found = pick(all, problem_.outputs, channels_);
@@ -87,7 +91,7 @@ class LinearFixture {
   // one more term of the sum.
   Bounded bounded(const Values& residual, DType out_type) const {
     Bounded out = bare_;
-    const double growth = gamma(problem_.inputs + 1, accumulator_roundoff(dtype_));
+    const double growth = gamma(problem_.inputs + 2, accumulator_roundoff(dtype_));
     for (std::size_t i = 0; i < out.value.size(); ++i) {
       double error = out.error[i];
       if (!residual.empty()) {
@@ -102,6 +106,7 @@ class LinearFixture {
   Backend& backend_;
   cases::LinearCase problem_;
   DType dtype_;
+  QuantFormat format_;
   HostMatrix matrix_;
   UploadedWeight weight_;
   Values x_;
@@ -115,7 +120,7 @@ TEST_CASE("linear of every size and type is within its bound") {
     for (const cases::LinearCase& problem : cases_for(backend, cases::linear_cases())) {
       for (const DType dtype : cases::kFloatTypes) {
         if (problem.large && dtype != DType::kBF16) continue;
-        const LinearFixture fixture(backend, problem, dtype);
+        const LinearFixture fixture(backend, problem, dtype, plain_format(dtype));
         fixture.check({false, false, false, kDense});
         fixture.check({false, true, true, kDense});
         if (problem.large) continue;
@@ -125,6 +130,50 @@ TEST_CASE("linear of every size and type is within its bound") {
         fixture.check({false, true, true, kOddStrides});
         fixture.check({true, true, false, kOddStrides});
         fixture.check({false, false, false, kWideStrides});
+      }
+    }
+  });
+}
+
+TEST_CASE("linear of int8 weights of every size and type is within its bound") {
+  on_every_backend([](Backend& backend) {
+    for (const cases::LinearCase& problem : cases_for(backend, cases::linear_cases())) {
+      for (const DType dtype : cases::kFloatTypes) {
+        if (problem.large && dtype != DType::kBF16) continue;
+        const LinearFixture fixture(backend, problem, dtype, QuantFormat::kInt8);
+        fixture.check({false, false, false, kDense});
+        fixture.check({true, true, true, kDense});
+        if (problem.large) continue;
+        fixture.check({false, true, false, kOddStrides});
+        fixture.check({true, false, false, kWideStrides});
+      }
+    }
+  });
+}
+
+TEST_CASE("linear of integers that int8 holds is exact") {
+  // A row whose greatest weight is 127.5 has the scale 1; that weight itself becomes −128 or 127.
+  on_every_backend([](Backend& backend) {
+    for (const DType dtype : cases::kFloatTypes) {
+      for (const std::int64_t tokens : {1, 2, 3, 5, 7, 8, 16, 33}) {
+        const std::int64_t outputs = 67, inputs = 1043;
+        Random random(32);
+        Values x, w, held;
+        for (std::int64_t i = 0; i < tokens * inputs; ++i) {
+          x.push_back(static_cast<double>(random.below(7) - 3));
+        }
+        for (std::int64_t i = 0; i < outputs * inputs; ++i) {
+          const auto value = static_cast<double>(random.below(253) - 126);
+          w.push_back(i % inputs == i / inputs ? i % 2 == 0 ? -127.5 : 127.5 : value);
+          held.push_back(i % inputs == i / inputs ? i % 2 == 0 ? -128.0 : 127.0 : value);
+        }
+        const UploadedWeight weight(backend, {matrix_of(dtype, outputs, inputs, w)},
+                                    QuantFormat::kInt8);
+        const Guarded x_tensor(backend, dtype, {tokens, inputs}, x);
+        Guarded out(backend, DType::kF32, {tokens, outputs});
+        backend.ops().linear({.out = out, .x = x_tensor, .weight = weight, .residual = {}});
+        check_equal(concat("linear ", dtype, " T", tokens), out.get("out"),
+                    reference::linear(x, held, {}, inputs));
       }
     }
   });

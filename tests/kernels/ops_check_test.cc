@@ -78,6 +78,26 @@ FeedForwardCall feed_forward_call() {
           .gate_up = weight(40, 16),
           .down = weight(16, 20)};
 }
+MoeRouteCall moe_route_call() {
+  return {tensor(DType::kI32, {3, 2}), tensor(DType::kF32, {3, 2}), tensor(DType::kF32, {3, 5})};
+}
+MoeLinearCall moe_linear_call() {
+  return {activations({3, 2, 6}), activations({3, 2, 8}), weight(30, 8),
+          tensor(DType::kI32, {3, 2}), 5};
+}
+MoeCombineCall moe_combine_call() {
+  return {activations({3, 8}), activations({3, 2, 8}), tensor(DType::kF32, {3, 2}),
+          activations({3, 8})};
+}
+MoeFeedForwardCall moe_feed_forward_call() {
+  return {.x = activations({3, 16}),
+          .norm = activations({16}),
+          .router = weight(5, 16),
+          .gate_up = weight(200, 16),
+          .down = weight(80, 20),
+          .experts = 5,
+          .top_k = 2};
+}
 
 // `broken` must be refused as an internal error whose message begins with the op's name.
 template <typename Call>
@@ -148,6 +168,10 @@ TEST_CASE("check_call takes every well-formed call") {
   check_call(attention_in_call());
   check_call(attention_out_call());
   check_call(feed_forward_call());
+  check_call(moe_route_call());
+  check_call(moe_linear_call());
+  check_call(moe_combine_call());
+  check_call(moe_feed_forward_call());
 }
 
 TEST_CASE("check_call takes what is optional or free") {
@@ -162,6 +186,13 @@ TEST_CASE("check_call takes what is optional or free") {
   check_call(attention);
   attention.bound = 3;
   check_call(attention);
+  MoeLinearCall shared = moe_linear_call();
+  shared.x = activations({3, 1, 8});
+  check_call(shared);
+  MoeRouteCall all = moe_route_call();
+  all.experts = tensor(DType::kI32, {3, 5});
+  all.weights = tensor(DType::kF32, {3, 5});
+  check_call(all);
   RmsNormCall rmsnorm = rmsnorm_call();
   rmsnorm.x.strides[0] = 100;
   rmsnorm.out.strides[0] = 9;
@@ -173,6 +204,9 @@ TEST_CASE("check_call refuses broken operands of embed, rmsnorm, add and silu_mu
   break_tensor("embed", embed_call, &EmbedCall::ids, "ids");
   break_extent("embed", embed_call, &EmbedCall::ids, 0, "ids");
   break_weight("embed", embed_call, &EmbedCall::table, true, "table");
+  EmbedCall quantised = embed_call();
+  quantised.table.format = QuantFormat::kInt8;
+  expect_refused(quantised, "embed", "an int8 table");
   break_tensor("rmsnorm", rmsnorm_call, &RmsNormCall::out, "out");
   break_tensor("rmsnorm", rmsnorm_call, &RmsNormCall::x, "x");
   break_tensor("rmsnorm", rmsnorm_call, &RmsNormCall::weight, "weight");
@@ -295,6 +329,60 @@ TEST_CASE("check_call refuses broken operands of the fused ops") {
   break_extent("feed_forward", feed_forward_call, &FeedForwardCall::norm, 0, "norm");
   break_weight("feed_forward", feed_forward_call, &FeedForwardCall::gate_up, false, "gate_up");
   break_weight("feed_forward", feed_forward_call, &FeedForwardCall::down, false, "down");
+}
+
+TEST_CASE("check_call refuses broken operands of moe_route and moe_combine") {
+  break_tensor("moe_route", moe_route_call, &MoeRouteCall::experts, "experts");
+  break_tensor("moe_route", moe_route_call, &MoeRouteCall::weights, "weights");
+  break_tensor("moe_route", moe_route_call, &MoeRouteCall::logits, "logits");
+  break_extent("moe_route", moe_route_call, &MoeRouteCall::experts, 0, "experts");
+  break_extent("moe_route", moe_route_call, &MoeRouteCall::weights, 1, "weights");
+  break_extent("moe_route", moe_route_call, &MoeRouteCall::logits, 0, "logits");
+  for (const std::int64_t top_k : {0, 6}) {
+    MoeRouteCall call = moe_route_call();
+    call.experts = tensor(DType::kI32, {3, top_k});
+    call.weights = tensor(DType::kF32, {3, top_k});
+    expect_refused(call, "moe_route", concat(top_k, " of 5 experts"));
+  }
+  break_tensor("moe_combine", moe_combine_call, &MoeCombineCall::out, "out");
+  break_tensor("moe_combine", moe_combine_call, &MoeCombineCall::y, "y");
+  break_tensor("moe_combine", moe_combine_call, &MoeCombineCall::weights, "weights");
+  break_tensor("moe_combine", moe_combine_call, &MoeCombineCall::residual, "residual");
+  break_extent("moe_combine", moe_combine_call, &MoeCombineCall::out, 0, "out");
+  break_extent("moe_combine", moe_combine_call, &MoeCombineCall::y, 2, "y");
+  break_extent("moe_combine", moe_combine_call, &MoeCombineCall::weights, 1, "weights");
+  break_extent("moe_combine", moe_combine_call, &MoeCombineCall::residual, 1, "residual");
+}
+
+TEST_CASE("check_call refuses broken operands of moe_linear and moe_feed_forward") {
+  break_tensor("moe_linear", moe_linear_call, &MoeLinearCall::out, "out");
+  break_tensor("moe_linear", moe_linear_call, &MoeLinearCall::x, "x");
+  break_tensor("moe_linear", moe_linear_call, &MoeLinearCall::experts, "experts");
+  break_extent("moe_linear", moe_linear_call, &MoeLinearCall::out, 2, "out");
+  break_extent("moe_linear", moe_linear_call, &MoeLinearCall::x, 1, "x");
+  break_extent("moe_linear", moe_linear_call, &MoeLinearCall::x, 2, "x");
+  break_extent("moe_linear", moe_linear_call, &MoeLinearCall::experts, 0, "experts");
+  break_weight("moe_linear", moe_linear_call, &MoeLinearCall::weight, false, "weight");
+  for (const std::int64_t count : {-1, 0, 4, 6}) {
+    MoeLinearCall call = moe_linear_call();
+    call.count = count;
+    expect_refused(call, "moe_linear", concat(count, " experts"));
+  }
+  const char* op = "moe_feed_forward";
+  break_tensor(op, moe_feed_forward_call, &MoeFeedForwardCall::x, "x");
+  break_tensor(op, moe_feed_forward_call, &MoeFeedForwardCall::norm, "norm");
+  break_extent(op, moe_feed_forward_call, &MoeFeedForwardCall::norm, 0, "norm");
+  break_weight(op, moe_feed_forward_call, &MoeFeedForwardCall::router, false, "router");
+  break_weight(op, moe_feed_forward_call, &MoeFeedForwardCall::gate_up, false, "gate_up");
+  break_weight(op, moe_feed_forward_call, &MoeFeedForwardCall::down, false, "down");
+  for (const std::int64_t top_k : {-1, 0, 6}) {
+    MoeFeedForwardCall call = moe_feed_forward_call();
+    call.top_k = top_k;
+    expect_refused(call, op, concat(top_k, " of 5 experts"));
+  }
+  MoeFeedForwardCall none = moe_feed_forward_call();
+  none.experts = 0;
+  expect_refused(none, op, "no experts");
 }
 
 }  // namespace

@@ -31,6 +31,7 @@ TEST_CASE("plain formats take the size of their element per weight") {
     CHECK(format_info(QuantFormat::kF16).row_bytes(columns) == 2 * columns);
     CHECK(format_info(QuantFormat::kBF16).row_bytes(columns) == 2 * columns);
   }
+  for (const QuantFormat format : kFormats) CHECK(format_info(format).scale_bytes == 0);
 }
 
 template <typename Element>
@@ -40,7 +41,7 @@ std::vector<float> decode(QuantFormat format, const std::vector<Element>& stored
   std::memcpy(bytes.data() + 1, stored.data(), stored.size() * sizeof(Element));
   std::vector<float> out(stored.size() + 1, -7.0f);
   const std::span<float> row(out.data(), stored.size());
-  format_info(format).decode_row({bytes.data() + 1, bytes.size() - 1}, row);
+  format_info(format).decode_row({bytes.data() + 1, bytes.size() - 1}, nullptr, row);
   CHECK(out.back() == -7.0f);
   out.pop_back();
   return out;

@@ -11,6 +11,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <span>
+#include <vector>
 
 #include "kernels/reference/reference.h"
 #include "tests/support/closeness.h"
@@ -75,7 +77,8 @@ inline double rmsnorm_nmse(std::int64_t width, DType dtype) {
   return kFp32 * kFp32 * (static_cast<double>(width) + 16.0) + 2.0 * rounding_nmse(dtype);
 }
 
-// |Σ x̂ w − Σ x w| ≤ Σ |δx| |w| + γ_{K+1} (Σ (|x| + |δx|) |w| + |r|), then one rounding.
+// |Σ x̂ w − Σ x w| ≤ Σ |δx| |w| + γ_{K+2} (Σ (|x| + |δx|) |w| + |r|), then one rounding: K products
+// and their sum, the residual, and the scale of a quantised row, of which w is the decoded form.
 // `operands` is the type of x and the weight, `out` that of the result.
 inline Bounded linear_bounded(const Bounded& x, const Values& weight, const Values& residual,
                               std::int64_t inputs, DType operands, DType out_type) {
@@ -85,7 +88,7 @@ inline Bounded linear_bounded(const Bounded& x, const Values& weight, const Valu
   for (std::size_t i = 0; i < reach.size(); ++i) reach[i] += x.error[i];
   const Values moved = reference::linear(x.error, w, {}, inputs);
   const Values summed = reference::linear(reach, w, magnitudes(residual), inputs);
-  const double growth = gamma(inputs + 1, accumulator_roundoff(operands));
+  const double growth = gamma(inputs + 2, accumulator_roundoff(operands));
   for (std::size_t i = 0; i < out.value.size(); ++i) {
     out.error[i] =
         rounded(out.value[i], moved[i] + growth * summed[i] + underflow(DType::kF32), out_type);
@@ -136,6 +139,72 @@ inline Bounded silu_mul_bounded(const Bounded& gate, const Bounded& up, DType dt
         (2.0 * std::fabs(gate.value[i]) + 10.0) * kFp32 * std::fabs(out.value[i]) +
         0x1p-118 * reach;
     out.error[i] = rounded(out.value[i], moved + arithmetic, dtype);
+  }
+  return out;
+}
+
+// Row r of x by the matrix of expert chosen[r]; `share` rows in a row take the same row of x.
+inline Bounded moe_linear_bounded(const Bounded& x, const std::vector<Values>& matrices,
+                                  std::span<const std::int32_t> chosen, std::int64_t share,
+                                  std::int64_t inputs, DType operands) {
+  Bounded out;
+  for (std::size_t r = 0; r < chosen.size(); ++r) {
+    const auto begin = static_cast<std::int64_t>(r) / share * inputs;
+    const auto part = [&](const Values& v) {
+      return Values(v.begin() + begin, v.begin() + begin + inputs);
+    };
+    const Bounded row = linear_bounded({part(x.value), part(x.error)},
+                                       matrices[static_cast<std::size_t>(chosen[r])], {}, inputs,
+                                       operands, operands);
+    out.value.insert(out.value.end(), row.value.begin(), row.value.end());
+    out.error.insert(out.error.end(), row.error.begin(), row.error.end());
+  }
+  return out;
+}
+
+// The weights of a route whose experts are right. Logits off by δ at the most move a share by a
+// factor of exp(2 δ); with z the distance to the greatest logit, each exponential costs
+// (2 |z| + 4) u32 (see silu_mul), twice, and the sum of S, two quotients and the store γ_{S+10}.
+inline Bounded moe_weights_bounded(const Bounded& logits, const reference::Route& route,
+                                   std::int64_t experts, std::int64_t top_k) {
+  Bounded out = exact(route.weights);
+  for (std::size_t i = 0; i < out.value.size(); ++i) {
+    const std::size_t row = i / static_cast<std::size_t>(top_k) * static_cast<std::size_t>(experts);
+    double moved = 0.0, reach = 0.0;
+    for (std::size_t e = row; e < row + static_cast<std::size_t>(experts); ++e) {
+      moved = std::max(moved, logits.error[e]);
+      const std::size_t best =
+          row +
+          static_cast<std::size_t>(
+              route.experts[i / static_cast<std::size_t>(top_k) * static_cast<std::size_t>(top_k)]);
+      reach = std::max(reach, logits.value[best] - logits.value[e]);
+    }
+    // Beyond 90 a share is below 2^-129, whatever its relative error.
+    const double relative = std::expm1(2.0 * moved) +
+                            2.0 * (2.0 * std::min(reach, 90.0) + 4.0) * kFp32 +
+                            gamma(top_k + 10, kFp32);
+    out.error[i] = relative * out.value[i] + underflow(DType::kF32);
+  }
+  return out;
+}
+
+// Σ w y + r: the errors of both factors, γ_{S+1} of the magnitudes, one rounding.
+inline Bounded moe_combine_bounded(const Bounded& y, const Bounded& weights, const Values& residual,
+                                   std::int64_t top_k, DType dtype) {
+  Bounded out = exact(reference::moe_combine(y.value, weights.value, residual, top_k));
+  const Values size = magnitudes(y.value), share = magnitudes(weights.value);
+  Values reach = size, heavier = share;
+  for (std::size_t i = 0; i < reach.size(); ++i) reach[i] += y.error[i];
+  for (std::size_t i = 0; i < heavier.size(); ++i) heavier[i] += weights.error[i];
+  const Values none(residual.size(), 0.0);
+  const Values by_y = reference::moe_combine(y.error, share, none, top_k);
+  const Values by_weight = reference::moe_combine(reach, weights.error, none, top_k);
+  const Values summed = reference::moe_combine(reach, heavier, magnitudes(residual), top_k);
+  for (std::size_t i = 0; i < out.value.size(); ++i) {
+    out.error[i] = rounded(
+        out.value[i],
+        by_y[i] + by_weight[i] + gamma(top_k + 1, kFp32) * summed[i] + underflow(DType::kF32),
+        dtype);
   }
   return out;
 }

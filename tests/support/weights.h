@@ -49,6 +49,13 @@ inline HostMatrix matrix_of(DType dtype, std::int64_t rows, std::int64_t columns
   return {dtype, rows, columns, std::move(bytes)};
 }
 
+// What the stored form of a matrix in `format` decodes to, row after row.
+inline Values decoded(const HostMatrix& matrix, QuantFormat format) {
+  const Values values = matrix.values();
+  if (format != QuantFormat::kInt8) return values;
+  return reference::int8_quantise(values, matrix.columns).decoded;
+}
+
 // Uniform in [−1, 1) · 2^exponent: multiples of 2^-24 in f32, of 2^-10 in f16 and 2^-7 in bf16
 // (times the power), which each holds exactly; made as integers, since real sizes have 10^8 of
 // them.

@@ -302,6 +302,12 @@ int main(int argc, char** argv) {
   } catch (const std::bad_alloc&) {
     engine::print_error("out of host memory");
     return engine::exit_code(engine::ErrorKind::kMemory);
+  } catch (const std::system_error& error) {
+    // What a thread that the system has no memory for throws.
+    const bool memory = error.code() == std::errc::resource_unavailable_try_again ||
+                        error.code() == std::errc::not_enough_memory;
+    engine::print_error(error.what());
+    return engine::exit_code(memory ? engine::ErrorKind::kMemory : engine::ErrorKind::kInternal);
   } catch (const std::exception& error) {
     engine::print_error(error.what());
     return 1;

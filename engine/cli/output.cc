@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -45,12 +46,23 @@ bool stderr_is_terminal() { return ::isatty(STDERR_FILENO) == 1; }
 void print_error(std::string_view message) {
   const char* no_color = std::getenv("NO_COLOR");
   const bool color = stderr_is_terminal() && (no_color == nullptr || *no_color == '\0');
-  std::string line = color ? "\x1b[31merror:\x1b[0m " : "error: ";
+  // In pieces that need no allocation: the error may be that there is no memory.
+  std::array<char, 1024> piece{};
+  std::size_t size = 0;
+  const auto flush = [&] {
+    // Nothing can be done about a closed stderr.
+    static_cast<void>(write_all(STDERR_FILENO, {piece.data(), size}));
+    size = 0;
+  };
+  const auto put = [&](char c) {
+    if (size == piece.size()) flush();
+    piece[size++] = c;
+  };
+  for (const char c : std::string_view(color ? "\x1b[31merror:\x1b[0m " : "error: ")) put(c);
   // An error is one line, whatever a file name or a library put into the message.
-  for (const char c : message) line += c == '\n' || c == '\r' ? ' ' : c;
-  line += '\n';
-  // Nothing can be done about a closed stderr.
-  static_cast<void>(write_all(STDERR_FILENO, line));
+  for (const char c : message) put(c == '\n' || c == '\r' ? ' ' : c);
+  put('\n');
+  flush();
 }
 
 void print_note(std::string_view message) {

@@ -16,7 +16,8 @@ void reserve_standard_streams();
 // SIGPIPE must be ignored.
 void write_stdout(std::string_view text);
 
-// One line on stderr: "error: …", coloured on a terminal unless NO_COLOR is set.
+// One line on stderr, without allocating: "error: …", coloured on a terminal unless NO_COLOR is
+// set.
 void print_error(std::string_view message);
 // One line on stderr as it is.
 void print_note(std::string_view message);

@@ -2,6 +2,7 @@
 
 #include <exception>
 #include <new>
+#include <system_error>
 
 #include "engine/cli/output.h"
 
@@ -44,6 +45,12 @@ int run_main(int argc, const char* const* argv,
   } catch (const std::bad_alloc&) {
     print_error("out of host memory");
     return exit_code(ErrorKind::kMemory);
+  } catch (const std::system_error& error) {
+    // What a thread that the system has no memory for throws.
+    const bool memory = error.code() == std::errc::resource_unavailable_try_again ||
+                        error.code() == std::errc::not_enough_memory;
+    print_error(error.what());
+    return exit_code(memory ? ErrorKind::kMemory : ErrorKind::kInternal);
   } catch (const std::exception& error) {
     print_error(error.what());
     return 1;

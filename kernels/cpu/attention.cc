@@ -106,6 +106,14 @@ struct Problem {
     return {partials + (split * tiling.tiles() + tile) * tiling.rows() * (tiling.head_size + 2),
             tiling};
   }
+  // Keys that a query can see at all.
+  std::int64_t length() const {
+    return std::clamp<std::int64_t>(position + tiling.tokens, 0, call.bound);
+  }
+  // Products of one pass of a tile over `keys` keys.
+  std::int64_t tile_cost(std::int64_t keys) const {
+    return tiling.rows() * keys * tiling.head_size;
+  }
   // The keys that any query of the tile sees.
   Visible span(const Tile& tile) const {
     Visible keys(call, position, tile.token);
@@ -190,22 +198,23 @@ void merge(const Partial& total, const Partial& piece, std::int64_t rows, std::i
 }
 
 void whole(const Problem& p) {
-  parallel_for(p.context, p.tiling.tiles(), [&](std::int64_t index, int worker) {
-    const Tile tile(p.tiling, index);
-    if (tile.rows() == 0) return;
-    float* scratch = p.worker_base(worker);
-    const Partial result(scratch + p.tiling.rows() * (p.tiling.head_size + kKeyBlock), p.tiling);
-    const Visible keys = p.span(tile);
-    attend_tile(p, tile, keys.first, keys.last, result, scratch);
-    finish_tile(p, tile, result);
-  });
+  parallel_for(p.context, p.tiling.tiles(), p.tile_cost(p.length()),
+               [&](std::int64_t index, int worker) {
+                 const Tile tile(p.tiling, index);
+                 if (tile.rows() == 0) return;
+                 float* scratch = p.worker_base(worker);
+                 const Partial result(scratch + p.tiling.rows() * (p.tiling.head_size + kKeyBlock),
+                                      p.tiling);
+                 const Visible keys = p.span(tile);
+                 attend_tile(p, tile, keys.first, keys.last, result, scratch);
+                 finish_tile(p, tile, result);
+               });
 }
 
 void split(const Problem& p) {
-  const std::int64_t length =
-      std::clamp<std::int64_t>(p.position + p.tiling.tokens, 0, p.call.bound);
-  const std::int64_t splits = std::max<std::int64_t>(ceil_div(length, kSplitKeys), 1);
-  parallel_for(p.context, p.tiling.tiles() * splits, [&](std::int64_t item, int worker) {
+  const std::int64_t splits = std::max<std::int64_t>(ceil_div(p.length(), kSplitKeys), 1);
+  const std::int64_t cost = p.tile_cost(std::min(p.length(), kSplitKeys));
+  parallel_for(p.context, p.tiling.tiles() * splits, cost, [&](std::int64_t item, int worker) {
     const std::int64_t index = item / splits, piece = item % splits;
     const Tile tile(p.tiling, index);
     if (tile.rows() == 0) return;
@@ -214,14 +223,14 @@ void split(const Problem& p) {
                 std::min(keys.last, (piece + 1) * kSplitKeys), p.partial(piece, index),
                 p.worker_base(worker));
   });
-  for (std::int64_t index = 0; index < p.tiling.tiles(); ++index) {
+  parallel_for(p.context, p.tiling.tiles(), p.tile_cost(splits), [&](std::int64_t index, int) {
     const Tile tile(p.tiling, index);
     const Partial total = p.partial(0, index);
     for (std::int64_t piece = 1; piece < splits; ++piece) {
       merge(total, p.partial(piece, index), tile.rows(), p.tiling.head_size);
     }
     finish_tile(p, tile, total);
-  }
+  });
 }
 
 }  // namespace

@@ -34,14 +34,16 @@ struct Context {
 };
 
 // Calls body(item, worker) for every item in [0, items), spread over the threads; worker < threads
-// names the calling thread. Which thread runs an item must not show in the result. `body` must not
-// throw. Once asked to stop, the items left are skipped and Interrupted is thrown here, outside the
-// parallel region. The team always has the same size, because OpenMP ends the threads it finds
-// superfluous and would start them again for the next op.
+// names the calling thread. `cost` is the elements that an item touches or multiplies: work too
+// small to be worth waking threads for stays on the calling one. Which thread runs an item must not
+// show in the result. `body` must not throw. Once asked to stop, the items left are skipped and
+// Interrupted is thrown here, outside the parallel region. The team always has the same size,
+// because OpenMP ends the threads it finds superfluous and would start them again for the next op.
 template <typename Body>
-void parallel_for(const Context& context, std::int64_t items, const Body& body) {
+void parallel_for(const Context& context, std::int64_t items, std::int64_t cost, const Body& body) {
+  constexpr std::int64_t kWorthThreads = 1 << 15;  // some microseconds
   context.poll();
-  if (context.threads == 1 || items <= 1) {
+  if (context.threads == 1 || items <= 1 || items * cost < kWorthThreads) {
     for (std::int64_t item = 0; item < items && !context.stopping(); ++item) body(item, 0);
   } else {
 #pragma omp parallel num_threads(context.threads)

@@ -98,7 +98,7 @@ class CpuMeasure final : public Measure {
   template <typename Body>
   void for_pieces(std::size_t bytes, const Body& body) {
     const auto pieces = static_cast<std::int64_t>((bytes + kPieceBytes - 1) / kPieceBytes);
-    parallel_for(context_, pieces, [&](std::int64_t piece, int) {
+    parallel_for(context_, pieces, kPieceBytes / 8, [&](std::int64_t piece, int) {
       const std::size_t at = static_cast<std::size_t>(piece) * kPieceBytes;
       body(at, std::min(kPieceBytes, bytes - at));
     });
@@ -120,7 +120,7 @@ class CpuMeasure final : public Measure {
     const std::int64_t count = destination.numel();
     const auto narrow = context_.kernels->from_float[type_index(destination.dtype)];
     const std::size_t size = dtype_size(destination.dtype);
-    parallel_for(context_, ceil_div(count, kRun), [&](std::int64_t piece, int) {
+    parallel_for(context_, ceil_div(count, kRun), kRun, [&](std::int64_t piece, int) {
       const std::int64_t first = piece * kRun;
       float run[kRun];
       body(first, run);

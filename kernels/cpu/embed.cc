@@ -13,7 +13,7 @@ void embed(const Context& context, const EmbedCall& call) {
   const std::size_t out_bytes = dtype_size(call.out.dtype);
   const auto widen = context.kernels->to_float[type_index(stored)];
   const auto narrow = context.kernels->from_float[type_index(call.out.dtype)];
-  parallel_for(context, call.out.size(0), [&](std::int64_t t, int) {
+  parallel_for(context, call.out.size(0), width, [&](std::int64_t t, int) {
     constexpr std::int64_t kPiece = 256;
     float piece[kPiece];
     const std::int64_t id = call.ids.as<std::int32_t>()[t * call.ids.stride(0)];

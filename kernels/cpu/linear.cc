@@ -119,7 +119,9 @@ void linear(const Context& context, const LinearCall& call) {
   const std::int64_t block_tokens =
       ceil_div(ceil_div(problem.tokens, token_blocks), kTokenTile) * kTokenTile;
   const std::int64_t row_blocks = ceil_div(problem.rows, blocking.rows);
-  parallel_for(context, token_blocks * row_blocks, [&](std::int64_t item, int worker) {
+  const std::int64_t cost = std::min(block_tokens, problem.tokens) *
+                            std::min(blocking.rows, problem.rows) * problem.columns;
+  parallel_for(context, token_blocks * row_blocks, cost, [&](std::int64_t item, int worker) {
     const std::int64_t token = item / row_blocks * block_tokens;
     const std::int64_t row = item % row_blocks * blocking.rows;
     const std::int64_t tokens = std::min(block_tokens, problem.tokens - token);

@@ -34,21 +34,22 @@ void moe_route(const Context& context, const MoeRouteCall& call) {
   const std::int64_t experts = call.logits.size(1), top_k = call.experts.size(1);
   ENGINE_REQUIRE(static_cast<std::size_t>(experts) <= Context::kScratchBytes / sizeof(float),
                  "moe_route: ", experts, " experts do not fit the scratch of a thread");
-  parallel_for(context, call.logits.size(0), [&](std::int64_t t, int worker) {
-    float* left = context.thread_scratch(worker);
-    std::copy_n(reinterpret_cast<const float*>(row_of(call.logits, t)), experts, left);
-    softmax(left, experts);
-    auto* chosen = reinterpret_cast<std::int32_t*>(row_of(call.experts, t));
-    auto* weights = reinterpret_cast<float*>(row_of(call.weights, t));
-    float total = 0.0f;
-    for (std::int64_t s = 0; s < top_k; ++s) {
-      const std::int64_t best = greatest_left(left, experts);
-      chosen[s] = static_cast<std::int32_t>(best);
-      total += weights[s] = left[best];
-      left[best] = kTaken;
-    }
-    for (std::int64_t s = 0; s < top_k; ++s) weights[s] /= total;
-  });
+  parallel_for(context, call.logits.size(0), experts * (top_k + 20),
+               [&](std::int64_t t, int worker) {
+                 float* left = context.thread_scratch(worker);
+                 std::copy_n(reinterpret_cast<const float*>(row_of(call.logits, t)), experts, left);
+                 softmax(left, experts);
+                 auto* chosen = reinterpret_cast<std::int32_t*>(row_of(call.experts, t));
+                 auto* weights = reinterpret_cast<float*>(row_of(call.weights, t));
+                 float total = 0.0f;
+                 for (std::int64_t s = 0; s < top_k; ++s) {
+                   const std::int64_t best = greatest_left(left, experts);
+                   chosen[s] = static_cast<std::int32_t>(best);
+                   total += weights[s] = left[best];
+                   left[best] = kTaken;
+                 }
+                 for (std::int64_t s = 0; s < top_k; ++s) weights[s] /= total;
+               });
 }
 
 }  // namespace engine::cpu

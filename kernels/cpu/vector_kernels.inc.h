@@ -13,8 +13,8 @@ namespace {
 
 inline constexpr std::int64_t kLanes = Vec::kLanes;
 
-// The loops over a register tile are marked to be unrolled in full: only then does the compiler keep
-// the tile's array of sums in registers.
+// The loops over a register tile are marked to be unrolled in full: only then does the compiler
+// keep the tile's array of sums in registers.
 
 inline std::int64_t smaller(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
 inline std::int64_t larger(std::int64_t a, std::int64_t b) { return a > b ? a : b; }
@@ -392,6 +392,19 @@ inline float soften_row(const Attend& pass, std::int64_t row, std::int64_t block
   return factor[0];
 }
 
+// Asks for rows that are read next: values while their keys are scored, keys while the values of
+// the block before are summed.
+template <typename T>
+inline void prefetch_rows(const T* rows, std::int64_t stride, std::int64_t count,
+                          std::int64_t columns) {
+  constexpr std::int64_t kLine = 64 / static_cast<std::int64_t>(sizeof(T));
+  for (std::int64_t j = 0; j < count; ++j) {
+    for (std::int64_t d = 0; d < columns; d += kLine) {
+      __builtin_prefetch(rows + j * stride + d, 0, 2);
+    }
+  }
+}
+
 template <typename T>
 void attend_pass(const Attend& pass) {
   static_assert(kKeyBlock % kLanes == 0);
@@ -402,6 +415,7 @@ void attend_pass(const Attend& pass) {
     const std::int64_t keys = to - from;
     const T* k = static_cast<const T*>(pass.k) + from * pass.k_stride;
     const T* v = static_cast<const T*>(pass.v) + from * pass.v_stride;
+    prefetch_rows(v, pass.v_stride, keys, pass.head_size);
     dot_block_rows<T>({.w = k,
                        .w_stride = pass.k_stride,
                        .rows = keys,
@@ -412,6 +426,8 @@ void attend_pass(const Attend& pass) {
                        .out = pass.scores,
                        .out_stride = kKeyBlock,
                        .accumulate = false});
+    prefetch_rows(k + keys * pass.k_stride, pass.k_stride, smaller(kKeyBlock, pass.end - to),
+                  pass.head_size);
     for (std::int64_t i = 0; i < pass.rows; ++i) factor[i] = soften_row(pass, i, from, keys);
     std::int64_t row = 0;
     for (; row + 4 <= pass.rows; row += 4) weigh_rows<T, 4>(pass, v, keys, row, factor);

@@ -32,14 +32,16 @@ struct PlainArguments {
 };
 
 // Rows [first, first + kTile) of (·, head_size) as fp32, rows of head_size + 1 (so that lanes
-// reading down a column meet different banks), zeros from `end` on.
+// reading down a column meet different banks), zeros outside [begin, end).
 template <typename T>
-__device__ void load_tile(float* tile, const T* source, std::int64_t stride, int first, int end,
-                          int head_size) {
+__device__ void load_tile(float* tile, const T* source, std::int64_t stride, int first, int begin,
+                          int end, int head_size) {
   for (int i = static_cast<int>(threadIdx.x); i < kTile * head_size; i += kThreads) {
     const int r = i / head_size, d = i % head_size;
     tile[r * (head_size + 1) + d] =
-        first + r < end ? to_f32(source[static_cast<std::int64_t>(first + r) * stride + d]) : 0.0f;
+        first + r >= begin && first + r < end
+            ? to_f32(source[static_cast<std::int64_t>(first + r) * stride + d])
+            : 0.0f;
   }
 }
 
@@ -71,7 +73,7 @@ __global__ void __launch_bounds__(kThreads) attention_plain_kernel(const PlainAr
   for (int r = 0; r < kRows; ++r) maximum[r] = -INFINITY;
   for (int first_key = begin / kTile * kTile; first_key < end; first_key += kTile) {
     __syncthreads();  // q is in; every warp is done with the tile
-    load_tile(tile, a.k + g * a.k_head, a.k_row, first_key, end, a.head_size);
+    load_tile(tile, a.k + g * a.k_head, a.k_row, first_key, begin, end, a.head_size);
     __syncthreads();  // K is in
     float score[kRows] = {};
     for (int d = 0; d < a.head_size; ++d) {
@@ -97,7 +99,7 @@ __global__ void __launch_bounds__(kThreads) attention_plain_kernel(const PlainAr
       for (int p = 0; p < kParts; ++p) out[r][p] *= rescale;
     }
     __syncthreads();  // every warp is done with K
-    load_tile(tile, a.v + g * a.v_head, a.v_row, first_key, end, a.head_size);
+    load_tile(tile, a.v + g * a.v_head, a.v_row, first_key, begin, end, a.head_size);
     __syncthreads();  // V is in
     for (int key = 0; key < kTile; ++key) {
       float weight[kRows];

@@ -45,14 +45,15 @@ struct PrefillArguments {
   bool causal;
 };
 
-// Copies rows [first, first + kRows) of (·, head_size) into shared memory, zeros outside [0, rows).
+// Copies rows [first, first + kRows) of (·, head_size) into shared memory, zeros outside [begin,
+// end).
 template <typename T, int kHead, int kRows>
-__device__ void load_rows(T* shared, const T* source, std::int64_t stride, int first, int rows,
-                          int head_size) {
+__device__ void load_rows(T* shared, const T* source, std::int64_t stride, int first, int begin,
+                          int end, int head_size) {
   constexpr int kVectors = kHead / 8;
   for (int i = static_cast<int>(threadIdx.x); i < kRows * kVectors; i += kThreads) {
     const int r = i / kVectors, d = i % kVectors * 8;
-    const bool valid = first + r < rows && d < head_size;
+    const bool valid = first + r >= begin && first + r < end && d < head_size;
     cp_async_16(shared + r * kRow<kHead> + d,
                 valid ? source + static_cast<std::int64_t>(first + r) * stride + d : source, valid);
   }
@@ -88,11 +89,13 @@ __global__ void __launch_bounds__(kThreads) attention_prefill_kernel(const Prefi
   const T* values = a.v + g * a.v_head;
   const auto load_tile = [&](int tile) {
     const int stage = tile % 2 * kTile * kRow<kHead>;
-    load_rows<T, kHead, kTile>(k_shared + stage, keys, a.k_row, tile * kTile, end, a.head_size);
-    load_rows<T, kHead, kTile>(v_shared + stage, values, a.v_row, tile * kTile, end, a.head_size);
+    load_rows<T, kHead, kTile>(k_shared + stage, keys, a.k_row, tile * kTile, begin, end,
+                               a.head_size);
+    load_rows<T, kHead, kTile>(v_shared + stage, values, a.v_row, tile * kTile, begin, end,
+                               a.head_size);
   };
-  load_rows<T, kHead, kQueries>(q_shared, a.q + head * a.q_head, a.q_token, first_token, a.tokens,
-                                a.head_size);
+  load_rows<T, kHead, kQueries>(q_shared, a.q + head * a.q_head, a.q_token, first_token, 0,
+                                a.tokens, a.head_size);
   if (first_tile < tiles) load_tile(first_tile);
   cp_async_commit();
 

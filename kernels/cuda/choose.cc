@@ -11,9 +11,7 @@ namespace {
 constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 // The smallest compiled number of tokens that covers `tokens`.
-int token_tile(std::int64_t tokens) {
-  return tokens <= 1 ? 1 : tokens <= 2 ? 2 : tokens <= 4 ? 4 : 8;
-}
+int token_tile(std::int64_t tokens) { return tokens <= 1 ? 1 : tokens <= 2 ? 2 : 4; }
 
 int head_bucket(std::int64_t head_size) {
   for (const int bucket : {16, 32, 64, 96, 128, 192, 256}) {
@@ -42,8 +40,9 @@ std::size_t gemv_shared_bytes(std::int64_t columns, DType x, int token_tile, std
   const std::int64_t padded = ceil_div(columns, 32 * lane_elements) * 32 * lane_elements;
   const auto x_bytes = static_cast<std::size_t>(padded) * dtype_size(x);
   const auto tokens = static_cast<std::size_t>(token_tile);
+  constexpr std::size_t kRing = std::size_t{kGemvThreads} * kGemvDepth * 16;
   const std::size_t edges = (kGemvThreads / 32) * 2 * tokens * sizeof(float);
-  return x_bytes * tokens + (norm ? x_bytes : 0) + edges +
+  return kRing + x_bytes * tokens + (norm ? x_bytes : 0) + edges +
          static_cast<std::size_t>(rows) * tokens * sizeof(float);
 }
 
@@ -56,7 +55,9 @@ LinearPlan choose_linear(const CudaArch& arch, const LinearProblem& problem) {
   const std::size_t shared = gemv_shared_bytes(problem.columns, problem.x, plan.token_tile,
                                                ceil_div(problem.rows, plan.blocks), false);
   // Without 16-byte loads only the single token is compiled: odd widths are small ones.
-  if (problem.tokens <= (problem.aligned ? kGemvTokens : 1) && shared <= kGemvSharedBytes) {
+  const std::size_t limit =
+      problem.tokens == 1 ? arch.shared_bytes : std::min(arch.shared_bytes, kHalfSharedBytes);
+  if (problem.tokens <= (problem.aligned ? kGemvTokens : 1) && shared <= limit) {
     plan.kernel = LinearKernel::kGemv;
   } else if (problem.aligned) {
     plan.kernel = LinearKernel::kMatmul;
@@ -84,7 +85,7 @@ AttentionPlan choose_attention(const CudaArch&, const AttentionProblem& problem)
   // A decode lane holds at most two 16-byte vectors of a key: head sizes to 512 (16-bit), 256.
   if (problem.tokens <= kDecodeTokens && vectors && head_bytes <= 1024 &&
       problem.head_size <= 256 && problem.tokens * problem.kv_heads <= kAttentionCounters &&
-      decode_shared_bytes(group, problem.head_size) <= kGemvSharedBytes) {
+      decode_shared_bytes(group, problem.head_size) <= kPortableSharedBytes) {
     plan.kernel = AttentionKernel::kDecode;
     plan.chunks = ceil_div(problem.bound, kDecodeChunk);
     const std::int64_t records = problem.tokens * problem.kv_heads * plan.chunks;

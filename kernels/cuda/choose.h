@@ -49,18 +49,24 @@ struct LinearProblem {
 
 struct LinearPlan {
   LinearKernel kernel = LinearKernel::kTiled;
-  // kGemv: tokens served by one pass over the weights (1, 2, 4 or 8), 16-byte loads or single
+  // kGemv: tokens served by one pass over the weights (1, 2 or 4), 16-byte loads or single
   // elements, blocks of the grid.
   int token_tile = 1;
   bool vector_loads = true;
   int blocks = 1;
 };
 
-// The GEMV's tokens and bytes of shared memory that still leave room for a second kernel beside it.
-inline constexpr std::int64_t kGemvTokens = 8;
-inline constexpr std::size_t kGemvSharedBytes = 96 * 1024;
+// Most tokens of the GEMV; cuBLASLt is faster for more.
+inline constexpr std::int64_t kGemvTokens = 4;
+// Half of a Hopper multiprocessor's shared memory: a kernel that takes no more leaves room for the
+// next one beside it.
+inline constexpr std::size_t kHalfSharedBytes = 110 * 1024;
+// What a block may have on every architecture from sm_80 on.
+inline constexpr std::size_t kPortableSharedBytes = 96 * 1024;
 // Threads of a GEMV block, one block to a multiprocessor.
 inline constexpr int kGemvThreads = 512;
+// Chunks of 16 bytes that every lane keeps in flight.
+inline constexpr int kGemvDepth = 8;
 // Most units (rows, or pairs of rows) that one block computes.
 inline constexpr std::int64_t kGemvUnits = 512;
 

@@ -28,7 +28,7 @@ bool fused_gemv_fits(const CudaContext& context, const Tensor& x, const Weight& 
   const int blocks = gemv_blocks(context.arch(), weight.rows / 2);
   const std::int64_t rows = (weight.rows / 2 + blocks - 1) / blocks * 2;
   return x.size(0) == 1 && weight.format == plain_format(x.dtype) &&
-         gemv_shared_bytes(weight.columns, x.dtype, 1, rows, true) <= kGemvSharedBytes;
+         gemv_shared_bytes(weight.columns, x.dtype, 1, rows, true) <= context.arch().shared_bytes;
 }
 
 void gate_up_gemv(CudaContext& context, const FeedForwardCall& call, const Tensor& inner) {

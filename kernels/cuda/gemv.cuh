@@ -21,6 +21,7 @@
 #include <cstdint>
 
 #include "kernels/cuda/choose.h"
+#include "kernels/cuda/device/cp_async.cuh"
 #include "kernels/cuda/device/pdl.cuh"
 #include "kernels/cuda/device/reduce.cuh"
 #include "kernels/cuda/device/vec.cuh"
@@ -72,58 +73,56 @@ __device__ void gemv_normalise_x(T* x_shared, const T* norm_shared, float* parti
   }
 }
 
-// A lane's walk over the chunks of its block's rows.
+// A lane's way through the chunks of its warp, filling the ring. Every lane reads back only the 16
+// bytes that it copied itself, so the copies need no barrier, just the wait for the oldest group.
 template <typename T, bool kVector, typename Problem>
-struct WeightWalk {
+struct WeightStream {
   const Problem& problem;
-  int first_unit, row, chunk, chunks;
-  const T* address;  // of this lane's vector of the current chunk
+  uint4* ring;                   // this lane's place in slot 0
+  int first_unit, row, k, left;  // left: chunks still to be asked for
+  const T* address;
 
-  __device__ WeightWalk(const Problem& p, int unit, int start, int chunks_per_row)
-      : problem(p),
-        first_unit(unit),
-        row(start / chunks_per_row),
-        chunk(start % chunks_per_row),
-        chunks(chunks_per_row) {
+  __device__ WeightStream(const Problem& p, uint4* place, int unit, int begin, int end, int chunks)
+      : problem(p), ring(place), first_unit(unit), row(begin / chunks), left(end - begin) {
+    k = (begin % chunks * 32 + static_cast<int>(threadIdx.x) % 32) * kPerVector<T>;
     seek();
   }
   __device__ void seek() {
     constexpr int kUnit = Problem::kRowsPerUnit;
-    const int weight_row = problem.weight_row(first_unit + row / kUnit, row % kUnit);
-    const int lane = static_cast<int>(threadIdx.x) % 32;
-    address = problem.weight + static_cast<std::int64_t>(weight_row) * problem.columns +
-              (chunk * 32 + lane) * kPerVector<T>;
+    // Past the warp's end nothing is read: any address will do.
+    const int at = left > 0 ? problem.weight_row(first_unit + row / kUnit, row % kUnit) : 0;
+    address = problem.weight + static_cast<std::int64_t>(at) * problem.columns + k;
   }
-  // This lane's vector of the current chunk, zero past the row's end; then on to the next chunk.
-  __device__ uint4 next(bool more) {
-    const int lane = static_cast<int>(threadIdx.x) % 32;
-    const int k = (chunk * 32 + lane) * kPerVector<T>;
-    uint4 raw = make_uint4(0, 0, 0, 0);
-    if (k < problem.columns) {
-      raw = kVector ? load_streaming(address) : load_elements(address, problem.columns - k);
-    }
-    if (++chunk == chunks) {
-      chunk = 0;
-      ++row;
-      if (more) seek();
+  // Asks for the lane's vector of the next chunk, zeros past the row's end; one group a call.
+  __device__ void push(int slot, int padded) {
+    const bool valid = left > 0 && k < problem.columns;
+    if constexpr (kVector) {
+      cp_async_16(ring + slot * 32, valid ? address : problem.weight, valid);
+      cp_async_commit();
     } else {
-      address += 32 * kPerVector<T>;
+      store_vector(ring + slot * 32, load_elements(address, valid ? problem.columns - k : 0));
     }
-    return raw;
+    --left;
+    address += 32 * kPerVector<T>;
+    k += 32 * kPerVector<T>;
+    if (k >= padded) {
+      k -= padded;
+      ++row;
+      seek();
+    }
   }
 };
 
 template <typename T, int kTokens, bool kVector, typename Problem>
-__global__ void __launch_bounds__(kGemvThreads, kTokens == 1 && kVector ? 2 : 1)
-    gemv_kernel(const Problem problem) {
-  // As deep as 64 registers allow, so that two blocks fit a multiprocessor.
-  constexpr int kPer = kPerVector<T>, kDepth = kTokens > 1 ? 4 : Problem::kNorm ? 6 : 7;
+__global__ void __launch_bounds__(kGemvThreads, 2) gemv_kernel(const Problem problem) {
+  constexpr int kPer = kPerVector<T>, kDepth = kGemvDepth;
   extern __shared__ uint4 shared[];
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
   const int chunks = (problem.columns + 32 * kPer - 1) / (32 * kPer);
   const int padded = chunks * 32 * kPer;
-  T* x_shared = reinterpret_cast<T*>(shared);    // (kTokens, padded)
-  T* norm_shared = x_shared + kTokens * padded;  // (padded), kNorm only
+  uint4* ring = shared + warp * kDepth * 32 + lane;                       // (kDepth, 32) a warp
+  T* x_shared = reinterpret_cast<T*>(shared + kGemvWarps * kDepth * 32);  // (kTokens, padded)
+  T* norm_shared = x_shared + kTokens * padded;                           // (padded), kNorm only
   float* edges = reinterpret_cast<float*>(norm_shared + (Problem::kNorm ? padded : 0));
   float* sums = edges + kGemvWarps * 2 * kTokens;  // (rows, kTokens)
 
@@ -140,44 +139,44 @@ __global__ void __launch_bounds__(kGemvThreads, kTokens == 1 && kVector ? 2 : 1)
 
   // Weights first: they depend on no earlier kernel.
   pdl_launch_dependents();
-  uint4 buffer[kDepth];
-  WeightWalk<T, kVector, Problem> walk(problem, first_unit, min(begin, rows * chunks - 1), chunks);
+  WeightStream<T, kVector, Problem> stream(problem, ring, first_unit, begin, end, chunks);
 #pragma unroll
-  for (int i = 0; i < kDepth; ++i) {
-    if (begin + i < end) buffer[i] = walk.next(begin + i + 1 < end);
-  }
+  for (int i = 0; i < kDepth; ++i) stream.push(i, padded);
   problem.before_wait(norm_shared, padded);
   pdl_wait();
   problem.prepare(x_shared, norm_shared, edges, padded);
   __syncthreads();  // x is complete
 
-  float sum[kTokens] = {};
+  float sum[kTokens][2] = {};
   int row = begin / chunks, chunk = begin % chunks;
   bool from_start = chunk == 0;  // whether this warp began the current row
   const auto flush = [&](bool to_end) {
 #pragma unroll
     for (int t = 0; t < kTokens; ++t) {
-      const float total = warp_sum(sum[t]);
+      const float total = warp_sum(sum[t][0] + sum[t][1]);
       float* place = from_start && to_end ? sums + row * kTokens
                                           : edges + (warp * 2 + (from_start ? 1 : 0)) * kTokens;
       if (lane == 0) place[t] = total;
-      sum[t] = 0.0f;
+      sum[t][0] = sum[t][1] = 0.0f;
     }
   };
   for (int step = begin; step < end; step += kDepth) {
 #pragma unroll
     for (int i = 0; i < kDepth; ++i) {
-      const int current = step + i;
-      if (current < end) {
+      if (step + i < end) {
+        if constexpr (kVector) cp_async_wait<kDepth - 1>();  // the oldest group is in
         float weight[kPer], value[kPer];
-        unpack<T>(buffer[i], weight);
-        if (current + kDepth < end) buffer[i] = walk.next(current + kDepth + 1 < end);
+        unpack<T>(load_vector(ring + i * 32), weight);
+        const T* x_lane = x_shared + (chunk * 32 + lane) * kPer;
 #pragma unroll
         for (int t = 0; t < kTokens; ++t) {
-          unpack<T>(load_vector(x_shared + t * padded + (chunk * 32 + lane) * kPer), value);
+          unpack<T>(load_vector(x_lane + t * padded), value);
 #pragma unroll
-          for (int j = 0; j < kPer; ++j) sum[t] = fmaf(weight[j], value[j], sum[t]);
+          for (int j = 0; j < kPer; ++j) {
+            sum[t][j % 2] = fmaf(weight[j], value[j], sum[t][j % 2]);
+          }
         }
+        stream.push(i, padded);
         if (++chunk == chunks) {
           flush(true);
           chunk = 0;

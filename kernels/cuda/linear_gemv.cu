@@ -74,10 +74,8 @@ void pick_tile(CudaContext& context, const LinearCall& call, const LinearPlan& p
       return launch_gemv<T, 1, true>(context, call, plan);
     case 2:
       return launch_gemv<T, 2, true>(context, call, plan);
-    case 4:
-      return launch_gemv<T, 4, true>(context, call, plan);
     default:
-      return launch_gemv<T, 8, true>(context, call, plan);
+      return launch_gemv<T, 4, true>(context, call, plan);
   }
 }
 

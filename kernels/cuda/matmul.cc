@@ -1,11 +1,15 @@
 #include "kernels/cuda/matmul.h"
 
+#include <array>
 #include <cstdint>
 
 #include "kernels/core/check.h"
+#include "kernels/cuda/graph.h"
 
 namespace engine::cuda {
 namespace {
+
+constexpr int kCandidates = 16;
 
 void check_blas(cublasStatus_t status, const char* what) {
   ENGINE_CHECK(status == CUBLAS_STATUS_SUCCESS, ErrorKind::kDevice, "cuBLASLt: ", what,
@@ -62,8 +66,16 @@ struct Matmul::Product {
 
 Matmul::Matmul(CudaContext& context) : context_(context) {
   check_blas(cublasLtCreate(&handle_), "creating a handle");
-  const cudaError_t status = cudaMalloc(&workspace_, kWorkspaceBytes);
+  constexpr float kScalars[2] = {1.0f, 0.0f};
+  cudaError_t status =
+      cudaMalloc(reinterpret_cast<void**>(&workspace_), kWorkspaceBytes + sizeof(kScalars));
+  if (status == cudaSuccess) {
+    status = cudaMemcpy(workspace_ + kWorkspaceBytes, kScalars, sizeof(kScalars),
+                        cudaMemcpyHostToDevice);
+  }
+  if (status == cudaSuccess) status = cudaStreamCreateWithFlags(&trial_, cudaStreamNonBlocking);
   if (status != cudaSuccess) {
+    cudaFree(workspace_);
     cublasLtDestroy(handle_);
     check_cuda(status, "reserving the workspace of cuBLASLt");
   }
@@ -71,13 +83,14 @@ Matmul::Matmul(CudaContext& context) : context_(context) {
 
 Matmul::~Matmul() {
   products_.clear();
+  cudaStreamDestroy(trial_);
   cudaFree(workspace_);
   cublasLtDestroy(handle_);
 }
 
 // cuBLASLt is column-major, so it sees every matrix transposed: outᵀ (N, T) = W (N, K) · xᵀ (K, T),
 // with W read through a transpose of its (K, N) view.
-const Matmul::Product& Matmul::prepare(const Problem& problem) {
+const Matmul::Product& Matmul::prepare(const Problem& problem, const LinearCall& call) {
   for (const auto& product : products_) {
     if (product->problem == problem) return *product;
   }
@@ -89,6 +102,12 @@ const Matmul::Product& Matmul::prepare(const Problem& problem) {
   check_blas(cublasLtMatmulDescSetAttribute(p.operation, CUBLASLT_MATMUL_DESC_TRANSA, &transpose,
                                             sizeof(transpose)),
              "describing a product");
+  // The scalars lie on the device: told on the host that beta is 1 and the residual is the output
+  // itself, cuBLASLt rounds the product to the output's type before it adds.
+  const cublasLtPointerMode_t scalars = CUBLASLT_POINTER_MODE_DEVICE;
+  check_blas(cublasLtMatmulDescSetAttribute(p.operation, CUBLASLT_MATMUL_DESC_POINTER_MODE,
+                                            &scalars, sizeof(scalars)),
+             "describing a product");
   const auto layout = [](cublasLtMatrixLayout_t* to, DType dtype, std::int64_t rows,
                          std::int64_t columns, std::int64_t stride) {
     check_blas(cublasLtMatrixLayoutCreate(to, data_type(dtype), static_cast<std::uint64_t>(rows),
@@ -98,16 +117,23 @@ const Matmul::Product& Matmul::prepare(const Problem& problem) {
   layout(&p.weight, problem.x, problem.columns, problem.rows, problem.columns);
   layout(&p.x, problem.x, problem.columns, problem.tokens, problem.x_stride);
   layout(&p.out, problem.out, problem.rows, problem.tokens, problem.out_stride);
-  layout(&p.residual, problem.out, problem.rows, problem.tokens,
-         problem.residual ? problem.residual_stride : problem.out_stride);
+  layout(&p.residual, problem.out, problem.rows, problem.tokens, problem.residual_stride);
 
+  choose_algorithm(p, call, kWorkspaceBytes);
+  if (!p.usable) choose_algorithm(p, call, 0);
+  products_.push_back(std::move(made));
+  return *products_.back();
+}
+
+void Matmul::choose_algorithm(Product& p, const LinearCall& call, std::size_t workspace_bytes) {
+  const Problem& problem = p.problem;
   cublasLtMatmulPreference_t preference = nullptr;
   check_blas(cublasLtMatmulPreferenceCreate(&preference), "stating preferences");
   const auto prefer = [&](cublasLtMatmulPreferenceAttributes_t attribute, auto value) {
     check_blas(cublasLtMatmulPreferenceSetAttribute(preference, attribute, &value, sizeof(value)),
                "stating preferences");
   };
-  prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, std::uint64_t{kWorkspaceBytes});
+  prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, std::uint64_t{workspace_bytes});
   // Partial sums of a split K are kept in fp32 and added in a fixed order.
   prefer(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
          std::uint32_t{CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE});
@@ -115,41 +141,58 @@ const Matmul::Product& Matmul::prepare(const Problem& problem) {
   prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, problem.x_alignment);
   prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, problem.residual_alignment);
   prefer(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, problem.out_alignment);
-  cublasLtMatmulHeuristicResult_t result{};
+  std::array<cublasLtMatmulHeuristicResult_t, kCandidates> results{};
   int found = 0;
-  const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(
-      handle_, p.operation, p.weight, p.x, p.residual, p.out, preference, 1, &result, &found);
+  const cublasStatus_t status =
+      cublasLtMatmulAlgoGetHeuristic(handle_, p.operation, p.weight, p.x, p.residual, p.out,
+                                     preference, kCandidates, results.data(), &found);
   cublasLtMatmulPreferenceDestroy(preference);
-  p.usable = status == CUBLAS_STATUS_SUCCESS && found == 1 && result.state == CUBLAS_STATUS_SUCCESS;
-  p.algorithm = result.algo;
-  products_.push_back(std::move(made));
-  return *products_.back();
+  for (int i = 0; status == CUBLAS_STATUS_SUCCESS && i < found && !p.usable; ++i) {
+    const cublasLtMatmulHeuristicResult_t& result = results[static_cast<std::size_t>(i)];
+    if (result.state != CUBLAS_STATUS_SUCCESS) continue;
+    p.algorithm = result.algo;
+    p.usable = issues_kernels_only(p, call);
+  }
+}
+
+cublasStatus_t Matmul::issue(const Product& product, const LinearCall& call, cudaStream_t stream) {
+  const std::byte* one = workspace_ + kWorkspaceBytes;
+  const std::byte* zero = one + sizeof(float);
+  const void* residual = call.residual ? call.residual.data : call.out.data;
+  return cublasLtMatmul(handle_, product.operation, one, call.weight.data, product.weight,
+                        call.x.data, product.x, call.residual ? one : zero, residual,
+                        product.residual, call.out.data, product.out, &product.algorithm,
+                        workspace_, kWorkspaceBytes, stream);
+}
+
+bool Matmul::issues_kernels_only(const Product& product, const LinearCall& call) {
+  check_cuda(cudaStreamBeginCapture(trial_, cudaStreamCaptureModeRelaxed), "beginning a capture");
+  const cublasStatus_t status = issue(product, call, trial_);
+  CapturedGraph graph;
+  const cudaError_t ended = cudaStreamEndCapture(trial_, &graph.handle);
+  static_cast<void>(cudaGetLastError());
+  return status == CUBLAS_STATUS_SUCCESS && ended == cudaSuccess && graph.holds_kernels_only();
 }
 
 bool Matmul::linear(const LinearCall& call) {
-  const void* residual = call.residual ? call.residual.data : call.out.data;
-  const Product& product =
-      prepare({.tokens = call.x.size(0),
-               .rows = call.weight.rows,
-               .columns = call.weight.columns,
-               .x_stride = call.x.size(0) > 1 ? call.x.stride(0) : call.weight.columns,
-               .out_stride = call.x.size(0) > 1 ? call.out.stride(0) : call.weight.rows,
-               .residual_stride =
-                   call.residual && call.x.size(0) > 1 ? call.residual.stride(0) : call.weight.rows,
-               .x = call.x.dtype,
-               .out = call.out.dtype,
-               .residual = static_cast<bool>(call.residual),
-               .x_alignment = alignment_of(call.x.data),
-               .weight_alignment = alignment_of(call.weight.data),
-               .out_alignment = alignment_of(call.out.data),
-               .residual_alignment = alignment_of(residual)});
+  const bool single = call.x.size(0) == 1;  // strides of a single row mean nothing
+  const Tensor& residual = call.residual ? call.residual : call.out;
+  const Problem problem{.tokens = call.x.size(0),
+                        .rows = call.weight.rows,
+                        .columns = call.weight.columns,
+                        .x_stride = single ? call.weight.columns : call.x.stride(0),
+                        .out_stride = single ? call.weight.rows : call.out.stride(0),
+                        .residual_stride = single ? call.weight.rows : residual.stride(0),
+                        .x = call.x.dtype,
+                        .out = call.out.dtype,
+                        .residual = static_cast<bool>(call.residual),
+                        .x_alignment = alignment_of(call.x.data),
+                        .weight_alignment = alignment_of(call.weight.data),
+                        .out_alignment = alignment_of(call.out.data),
+                        .residual_alignment = alignment_of(residual.data)};
+  const Product& product = prepare(problem, call);
   if (!product.usable) return false;
-  const float alpha = 1.0f, beta = call.residual ? 1.0f : 0.0f;
-  const cublasStatus_t status = cublasLtMatmul(
-      handle_, product.operation, &alpha, call.weight.data, product.weight, call.x.data, product.x,
-      &beta, residual, product.residual, call.out.data, product.out, &product.algorithm, workspace_,
-      kWorkspaceBytes, context_.stream());
-  check_blas(status, context_.last_op());
+  check_blas(issue(product, call, context_.stream()), context_.last_op());
   return true;
 }
 

@@ -30,13 +30,20 @@ class Matmul {
   struct Product;
   struct Problem;
   // The prepared product of the problem; its `usable` is false where there is none.
-  const Product& prepare(const Problem& problem);
+  const Product& prepare(const Problem& problem, const LinearCall& call);
+  // Sets the first algorithm within `workspace_bytes` that issues kernels alone.
+  void choose_algorithm(Product& product, const LinearCall& call, std::size_t workspace_bytes);
+  // Issues the product on `stream`.
+  cublasStatus_t issue(const Product& product, const LinearCall& call, cudaStream_t stream);
+  // Whether the product's algorithm issues kernels alone, seen by capturing it.
+  bool issues_kernels_only(const Product& product, const LinearCall& call);
 
   static constexpr std::size_t kWorkspaceBytes = std::size_t{32} << 20;
 
   CudaContext& context_;
   cublasLtHandle_t handle_ = nullptr;
-  void* workspace_ = nullptr;
+  std::byte* workspace_ = nullptr;  // kWorkspaceBytes, then the scalars 1 and 0
+  cudaStream_t trial_ = nullptr;    // where algorithms are captured, never run
   std::vector<std::unique_ptr<Product>> products_;
 };
 

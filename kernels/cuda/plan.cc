@@ -1,35 +1,9 @@
 #include "kernels/cuda/plan.h"
 
 #include "kernels/core/check.h"
+#include "kernels/cuda/graph.h"
 
 namespace engine::cuda {
-namespace {
-
-// Owns a graph between its capture and its instantiation.
-struct CapturedGraph {
-  cudaGraph_t handle = nullptr;
-  ~CapturedGraph() {
-    if (handle != nullptr) cudaGraphDestroy(handle);
-  }
-};
-
-// Throws if the graph holds anything but kernels: a memset or a copy would break the chain of
-// programmatic edges, and a host node would make a step wait for the host.
-void require_kernels_only(const CudaContext& context, cudaGraph_t graph) {
-  std::size_t count = 0;
-  context.check_launch(cudaGraphGetNodes(graph, nullptr, &count));
-  std::vector<cudaGraphNode_t> nodes(count);
-  context.check_launch(cudaGraphGetNodes(graph, nodes.data(), &count));
-  for (const cudaGraphNode_t node : nodes) {
-    cudaGraphNodeType type{};
-    context.check_launch(cudaGraphNodeGetType(node, &type));
-    ENGINE_REQUIRE(type == cudaGraphNodeTypeKernel, "CUDA: a recorded step holds a node of type ",
-                   static_cast<int>(type), ", expected kernels only");
-  }
-}
-
-}  // namespace
-
 CudaPlan::CudaPlan(CudaContext& context, Ops& ops, const std::vector<RecordedCall>& calls)
     : context_(context) {
   context_.make_current();
@@ -46,7 +20,7 @@ CudaPlan::CudaPlan(CudaContext& context, Ops& ops, const std::vector<RecordedCal
     throw;
   }
   check_cuda(cudaStreamEndCapture(context_.stream(), &graph.handle), "ending a capture");
-  require_kernels_only(context_, graph.handle);
+  ENGINE_REQUIRE(graph.holds_kernels_only(), "CUDA: a recorded step holds more than kernels");
   check_cuda(cudaGraphInstantiate(&graph_, graph.handle, 0), "instantiating a recorded step");
   check_cuda(cudaGraphUpload(graph_, context_.stream()), "uploading a recorded step");
 }

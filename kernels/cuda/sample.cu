@@ -2,14 +2,16 @@
 //
 // Layout: logits (V) f32. One block of 1024 threads; the scores z = penalised logit ÷ temperature
 // are kept in shared memory where V fits, in global memory's own place (recomputed) where not. All
-// is deterministic: counts and masses are integers (a mass is exp(z − max z) in units of 2⁻⁴⁰), so
+// is deterministic: counts and masses are integers (a mass is exp(z) in units of 2⁻⁴⁰), so
 // the order in which threads add them cannot show.
-//   top-k, top-p: a histogram over kBins equal steps of max z − z, finds the bin the threshold is
+//   top-k, top-p: a histogram over kBins equal steps of z finds the bin the threshold is
 //   in; the few scores of that bin are gathered and ranked among each other exactly. Where they are
 //   too many (thousands of nearly equal logits, or a threshold more than kRange below the maximum),
 //   bisection over the 32 bits of the score takes their place.
 // A score's bin is monotone in the score, so bins and scores never disagree about the order.
 // Limit: latency of some ten passes over V and their barriers.
+#include <cfloat>
+
 #include "kernels/core/philox.h"
 #include "kernels/cuda/device/pdl.cuh"
 #include "kernels/cuda/device/reduce.cuh"
@@ -35,20 +37,24 @@ struct SampleArguments {
   bool cached;  // scores are in shared memory
 };
 
-// The scores of this step.
+// The scores of this step: how far a penalised logit lies above the greatest one (so never above
+// 0), divided by the temperature.
 struct Scores {
   const SampleArguments& a;
   float* cache;  // (V) or null
-  float temperature, penalty;
+  float temperature, penalty, greatest;
 
-  // The penalised logit, divided by the temperature where there is one.
-  __device__ float compute(int id, float logit) const {
-    if (penalty != 1.0f && a.seen[id] != 0)
-      logit = logit > 0.0f ? logit / penalty : logit * penalty;
-    return temperature > 0.0f ? logit / temperature : logit;
+  // Kept finite, so that the penalty can't make an infinity.
+  __device__ float penalised(int id, float logit) const {
+    if (penalty == 1.0f || a.seen[id] == 0) return logit;
+    logit = logit > 0.0f ? logit / penalty : logit * penalty;
+    return fminf(fmaxf(logit, -FLT_MAX), FLT_MAX);
+  }
+  __device__ float score(float penalised_logit) const {
+    return (penalised_logit - greatest) / temperature;
   }
   __device__ float operator()(int id) const {
-    return cache != nullptr ? cache[id] : compute(id, a.logits[id]);
+    return cache != nullptr ? cache[id] : score(penalised(id, a.logits[id]));
   }
 };
 
@@ -74,13 +80,11 @@ __device__ float from_order_key(std::uint32_t key) {
   return __uint_as_float(key & 0x80000000u ? key & 0x7fffffffu : ~key);
 }
 
-__device__ int bin_of(float z, float greatest) {
-  return static_cast<int>(fminf((greatest - z) * (kBins / kRange), static_cast<float>(kBins - 1)));
+__device__ int bin_of(float z) {
+  return static_cast<int>(fminf(-z * (kBins / kRange), static_cast<float>(kBins - 1)));
 }
 
-__device__ Mass mass_of(float z, float greatest) {
-  return static_cast<Mass>(expf(z - greatest) * 0x1p40f);
-}
+__device__ Mass mass_of(float z) { return static_cast<Mass>(expf(z) * 0x1p40f); }
 
 // The first bin whose running total of `value(bin)` reaches `goal` goes to s.bin, the total before
 // it to s.above. The grand total must reach the goal. Every thread calls.
@@ -119,12 +123,12 @@ __device__ Mass sum_over(const SampleArguments& a, SampleShared& s, F value) {
 // many.
 template <typename Value>
 __device__ float find_threshold(const SampleArguments& a, const Scores& scores, SampleShared& s,
-                                Mass goal, float greatest, float least, Value value) {
+                                Mass goal, float least, Value value) {
   const int tid = static_cast<int>(threadIdx.x), bin = s.bin;
   const Mass above = s.above;
   if (tid == 0) s.listed = 0, s.threshold_key = 0;
   __syncthreads();
-  const auto in_bin = [&](float z) { return z >= least && bin_of(z, greatest) == bin; };
+  const auto in_bin = [&](float z) { return z >= least && bin_of(z) == bin; };
   for (int id = tid; id < a.vocabulary; id += kThreads) {
     const float z = scores(id);
     if (in_bin(z)) {
@@ -160,19 +164,19 @@ __device__ float find_threshold(const SampleArguments& a, const Scores& scores, 
 
 // The smallest score that top-k and top-p keep.
 __device__ float filter_threshold(const SampleArguments& a, const Scores& scores, SampleShared& s,
-                                  const SamplingParams& params, float greatest) {
+                                  const SamplingParams& params) {
   const int tid = static_cast<int>(threadIdx.x);
   float least = -INFINITY;
   if (params.top_k > 0 && params.top_k < a.vocabulary) {
     for (int i = tid; i < kBins; i += kThreads) s.count[i] = 0;
     __syncthreads();  // bins are empty
     for (int id = tid; id < a.vocabulary; id += kThreads) {
-      atomicAdd(&s.count[bin_of(scores(id), greatest)], 1u);
+      atomicAdd(&s.count[bin_of(scores(id))], 1u);
     }
     __syncthreads();  // bins are full
     const auto goal = static_cast<Mass>(params.top_k);
     find_bin(s, goal, [&](int bin) { return static_cast<Mass>(s.count[bin]); });
-    least = find_threshold(a, scores, s, goal, greatest, least, [](float) { return Mass{1}; });
+    least = find_threshold(a, scores, s, goal, least, [](float) { return Mass{1}; });
   }
   if (params.top_p < 1.0f) {
     for (int i = tid; i < kBins; i += kThreads) s.mass[i] = 0;
@@ -180,8 +184,8 @@ __device__ float filter_threshold(const SampleArguments& a, const Scores& scores
     Mass total = 0;
     for (int id = tid; id < a.vocabulary; id += kThreads) {
       const float z = scores(id);
-      const Mass mass = z >= least ? mass_of(z, greatest) : 0;
-      if (mass > 0) atomicAdd(&s.mass[bin_of(z, greatest)], mass);
+      const Mass mass = z >= least ? mass_of(z) : 0;
+      if (mass > 0) atomicAdd(&s.mass[bin_of(z)], mass);
       total += mass;
     }
     total = block_reduce(total, s.reduce_mass, Mass{0}, SumOp{});
@@ -189,8 +193,8 @@ __device__ float filter_threshold(const SampleArguments& a, const Scores& scores
     const double share = static_cast<double>(params.top_p) * static_cast<double>(total);
     const Mass goal = min(total, max(Mass{1}, static_cast<Mass>(ceil(share))));
     find_bin(s, goal, [&](int bin) { return s.mass[bin]; });
-    least = fmaxf(least, find_threshold(a, scores, s, goal, greatest, least,
-                                        [&](float z) { return mass_of(z, greatest); }));
+    least = fmaxf(least,
+                  find_threshold(a, scores, s, goal, least, [&](float z) { return mass_of(z); }));
   }
   return least;
 }
@@ -211,7 +215,7 @@ __global__ void __launch_bounds__(kThreads, 1) sample_kernel(const SampleArgumen
   pdl_wait();
   const SamplingParams params = *a.params;
   float* cache = a.cached ? reinterpret_cast<float*>(&s + 1) : nullptr;
-  Scores scores{a, nullptr, params.temperature, params.repetition_penalty};
+  Scores scores{a, cache, params.temperature, params.repetition_penalty, 0.0f};
 
   // Scores once, with the maximum and the check for NaN and infinity (of the logits as they came).
   float best = -INFINITY;
@@ -220,12 +224,11 @@ __global__ void __launch_bounds__(kThreads, 1) sample_kernel(const SampleArgumen
   for (int id = tid; id < a.vocabulary; id += kThreads) {
     const float logit = a.logits[id];
     broken |= isfinite(logit) ? 0u : 1u;
-    const float z = scores.compute(id, logit);
+    const float z = scores.penalised(id, logit);
     if (cache != nullptr) cache[id] = z;
     if (z > best) best = z, best_id = id;
   }
-  const float greatest = block_reduce(best, s.reduce_float, -INFINITY, MaxOp{});
-  scores.cache = cache;
+  scores.greatest = block_reduce(best, s.reduce_float, -INFINITY, MaxOp{});
   broken = static_cast<std::uint32_t>(__syncthreads_or(static_cast<int>(broken)));
 
   int id = 0;
@@ -234,7 +237,11 @@ __global__ void __launch_bounds__(kThreads, 1) sample_kernel(const SampleArgumen
   } else if (params.temperature <= 0.0f) {
     id = block_argmax(s, best, best_id);
   } else {
-    const float least = filter_threshold(a, scores, s, params, greatest);
+    if (cache != nullptr) {
+      for (int i = tid; i < a.vocabulary; i += kThreads) cache[i] = scores.score(cache[i]);
+      __syncthreads();  // from penalised logits to scores
+    }
+    const float least = filter_threshold(a, scores, s, params);
     const auto position = static_cast<std::uint32_t>(*a.position + a.advance);
     float best_score = -INFINITY;
     int best_draw = 0;
@@ -249,9 +256,9 @@ __global__ void __launch_bounds__(kThreads, 1) sample_kernel(const SampleArgumen
       if (!any) continue;
       const Philox4 bits = sampling_bits(params.seed, position, static_cast<std::uint32_t>(block));
       for (int i = 0; i < 4; ++i) {
-        if (!(z[i] >= least) || !(expf(z[i] - greatest) >= params.min_p)) continue;
+        if (!(z[i] >= least) || !(expf(z[i]) >= params.min_p)) continue;
         // log(p ÷ e) orders like p ÷ e and does not underflow.
-        const float score = z[i] - greatest - logf(-logf(uniform_open(bits.word[i])));
+        const float score = z[i] - logf(-logf(uniform_open(bits.word[i])));
         if (score > best_score) best_score = score, best_draw = block * 4 + i;
       }
     }

@@ -134,6 +134,7 @@ class Watch {
         in_(std::move(in)),
         out_(std::move(out)),
         err_(std::move(err)) {
+    if (command.close_output_after == std::size_t{0}) out_.close();
     if (in_.open()) ::fcntl(in_.get(), F_SETFL, O_NONBLOCK);
     if (command.standard_input == Stdin::kPipe && command.input.empty()) in_.close();
   }

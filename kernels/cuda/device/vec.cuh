@@ -109,16 +109,6 @@ __device__ inline void store_vector(void* address, uint4 raw) {
   *static_cast<uint4*>(address) = raw;
 }
 
-// A 16-byte load of data read once (weights): no line kept in L1. Volatile, so that it stays where
-// it is written relative to other volatile instructions such as pdl_wait.
-__device__ inline uint4 load_streaming(const void* address) {
-  uint4 raw;
-  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(raw.x), "=r"(raw.y), "=r"(raw.z), "=r"(raw.w)
-               : "l"(address));
-  return raw;
-}
-
 // `count` < kPerVector elements at any alignment into one vector, the rest zero.
 template <typename T>
 __device__ uint4 load_elements(const T* address, int count) {

@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Kernel tests and sanitizers on a machine with a GPU, with programs built elsewhere.
+#
+# Usage: tools/gpu_check.sh BIN_DIR [PART...]      parts: auto portable memcheck racecheck synccheck
+#                                                  initcheck; default: all
+# The sanitizers run the cases that are not marked large, and stop at the first of TIMEOUT seconds
+# (default 200) and the end. Prints one line a part last; logs go to $OUT (default: the current
+# folder). Exit 1 where a part failed.
+set -uo pipefail
+bin=$1
+shift
+[ $# -gt 0 ] || set -- auto portable memcheck racecheck synccheck initcheck
+out=${OUT:-.}
+limit=${TIMEOUT:-200}
+export ENGINE_TEST_DEVICES=cuda
+table=()
+failed=0
+
+run_part() {  # NAME COMMAND...
+  local name=$1 started=$SECONDS
+  shift
+  timeout "$limit" "$@" >"$out/$name.log" 2>&1
+  local status=$?
+  local verdict=ok
+  [ $status = 0 ] || verdict="FAIL (exit $status)"
+  [ $status = 124 ] && verdict="FAIL (stopped after $limit s)"
+  [ "$verdict" = ok ] || failed=1
+  table+=("$name: $verdict, $((SECONDS - started)) s; $(grep -E 'test cases:' "$out/$name.log" | tail -1) \
+$(grep -E 'ERROR SUMMARY|RACECHECK SUMMARY' "$out/$name.log" | tail -1)")
+}
+
+for part in "$@"; do
+  case $part in
+    auto) run_part auto "$bin/kernels_test" ;;
+    portable) ENGINE_CUDA_PATH=portable run_part portable "$bin/kernels_test" ;;
+    *) ENGINE_TEST_QUICK=1 run_part "$part" compute-sanitizer --tool "$part" --error-exitcode 1 \
+         --kernel-name-exclude regex=cutlass --print-limit 20 "$bin/kernels_test" ;;
+  esac
+done
+nvidia-smi --query-gpu=name,driver_version --format=csv,noheader
+printf '%s\n' "${table[@]}"
+exit $failed

@@ -15,6 +15,7 @@ The same versions of torch and transformers give the same files.
 """
 
 import argparse
+import functools
 import json
 import math
 import pathlib
@@ -28,6 +29,9 @@ import transformers
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 MAX_TOTAL_BYTES = 3_000_000
+MIN_ROUTER_MARGIN = 1e-3  # of logits; float32 gets these right to about 1e-6
+CLOSE_ROUTER_MARGIN = 0.05  # below it bfloat16 may choose another expert
+MAX_FLIP_SPILL = 5e-4  # NMSE of the rows whose own routes are not close
 
 
 def llama(hidden, heads, kv_heads, feed_forward, vocab, layers, **more):
@@ -66,8 +70,26 @@ def mistral(*shape, **more):
     )
 
 
+def mixtral(*shape, experts, top_k, **more):
+    """The same for Mixtral, with room for the 300 tokens of its prompts."""
+    return llama(
+        *shape,
+        architectures=["MixtralForCausalLM"],
+        model_type="mixtral",
+        attention_bias=None,
+        max_position_embeddings=512,
+        num_local_experts=experts,
+        num_experts_per_tok=top_k,
+        **more,
+    )
+
+
 def build_cases():
-    """name -> {config, tokens, rows, shards, greedy, note}; rows None stores every row."""
+    """name -> {config, tokens, rows, close_rows, shards, fused, greedy, note}.
+
+    rows None stores every row; close_rows adds those with the smallest router margins; fused stacks
+    the experts in one tensor.
+    """
     gqa = dict(hidden=32, heads=4, kv_heads=2, feed_forward=72, vocab=97, layers=2)
     llama3 = {
         "rope_type": "llama3",
@@ -219,12 +241,47 @@ def build_cases():
             note="three files with an index; every layer straddles them",
         ),
     }
+    # 300 tokens, so that steps of 64 and of 300 have something to group by expert.
+    mixture = dict(tokens=300, rows=[1, 2, 63, 64, 65, 298, 299, *range(0, 300, 7)], close_rows=12)
+    cases |= {
+        "mixtral_8_top2": dict(
+            config=mixtral(32, 4, 2, 24, 97, 2, experts=8, top_k=2),
+            greedy=32,
+            note="eight experts, two chosen, grouped queries",
+            seed=4002,
+            **mixture,
+        ),
+        "mixtral_5_top3_bf16": dict(
+            config=mixtral(40, 5, 1, 19, 101, 2, experts=5, top_k=3, torch_dtype="bfloat16"),
+            note="five experts, three chosen; F = 19: no expert's row is a multiple of 16 bytes",
+            seed=4003,
+            **mixture,
+        ),
+        "mixtral_fused": dict(
+            config=mixtral(32, 4, 2, 20, 97, 2, experts=6, top_k=2, rope_theta=1e6),
+            fused=True,
+            note="the experts of a layer stacked in one tensor",
+            seed=4003,
+            **mixture,
+        ),
+        "mixtral_sharded_bf16": dict(
+            config=mixtral(
+                32, 4, 4, 24, 97, 3, experts=4, top_k=2, sliding_window=50, torch_dtype="bfloat16"
+            ),
+            shards=3,
+            note="three files with an index, the experts of every layer spread over them; a window",
+            seed=4018,
+            **mixture,
+        ),
+    }
     for index, case in enumerate(cases.values()):
         case.setdefault("tokens", 40)
         case.setdefault("rows", None)
+        case.setdefault("close_rows", 0)
         case.setdefault("shards", 1)
+        case.setdefault("fused", False)
         case.setdefault("greedy", 0)
-        case["seed"] = 3000 + index
+        case.setdefault("seed", 3000 + index)
     cases["gqa_bf16"]["seed"] = cases["gqa_f16"]["seed"] = cases["gqa"]["seed"]
     return cases
 
@@ -234,7 +291,10 @@ def random_weights(model, seed, dtype):
 
     Deviations keep activations near 1 (gain / sqrt(inputs)), which leaves the softmax far from
     uniform and the logits well spread; the usual 0.02 would hide errors of attention and of RoPE.
+    In a mixture, attention and experts are weaker, so that a token whose route bfloat16 flips
+    changes its own logits and not those of every token after it (check_flips).
     """
+    mixture = hasattr(model.config, "num_local_experts")
     generator = torch.Generator().manual_seed(seed)
     state = {}
     for name, parameter in sorted(model.named_parameters()):
@@ -243,10 +303,16 @@ def random_weights(model, seed, dtype):
             value = 1.0 + 0.3 * noise
         elif "embed_tokens" in name:
             value = noise * (2.0 / math.sqrt(parameter.shape[1]) if is_tied(model) else 1.0)
-        elif "q_proj" in name or "k_proj" in name or "lm_head" in name:
+        elif "q_proj" in name or "k_proj" in name:
+            value = noise * (0.7 if mixture else 1.3) / math.sqrt(parameter.shape[1])
+        elif "lm_head" in name:
             value = noise * 1.3 / math.sqrt(parameter.shape[1])
+        elif "mlp.gate.weight" in name:
+            value = noise * 1.5 / math.sqrt(parameter.shape[1])
+        elif mixture and ("down_proj" in name or "o_proj" in name):
+            value = noise * 0.7 / math.sqrt(parameter.shape[-1])
         else:
-            value = noise * 1.1 / math.sqrt(parameter.shape[1])
+            value = noise * 1.1 / math.sqrt(parameter.shape[-1])
         stored = value.to(dtype)
         parameter.data.copy_(stored.float())
         state[name] = stored.contiguous()
@@ -257,12 +323,65 @@ def is_tied(model):
     return bool(model.config.tie_word_embeddings)
 
 
-def reference_logits(config, state, ids, inv_freq, attention_scaling):
+def split_experts(state):
+    """The layout of most Mixtral checkpoints: a tensor for each matrix of each expert."""
+    result = {}
+    for name, tensor in state.items():
+        stem, _, last = name.partition(".mlp.")
+        experts = f"{stem}.block_sparse_moe.experts"
+        if last == "gate.weight":
+            result[f"{stem}.block_sparse_moe.gate.weight"] = tensor
+        elif last == "experts.gate_up_proj":
+            for e, (gate, up) in enumerate(expert.chunk(2) for expert in tensor):
+                result[f"{experts}.{e}.w1.weight"] = gate.contiguous()
+                result[f"{experts}.{e}.w3.weight"] = up.contiguous()
+        elif last == "experts.down_proj":
+            for e, down in enumerate(tensor):
+                result[f"{experts}.{e}.w2.weight"] = down.contiguous()
+        else:
+            result[name] = tensor
+    return result
+
+
+def gated(h, gate, up, down):
+    """down(silu(gate(h)) * up(h)) for matrices [out, in]."""
+    inner = h @ gate.T
+    return (inner * torch.sigmoid(inner) * (h @ up.T)) @ down.T
+
+
+def mixture(h, router, gate_up, down, top_k, renormalise, flipped=()):
+    """(what the experts add [T, D], the router's margin [T]).
+
+    The margin is how far the logit of the last expert chosen lies above that of the next one;
+    `flipped` tokens take that next one instead.
+    """
+    logits = h @ router.T
+    ordered, order = torch.sort(logits, dim=-1, descending=True, stable=True)
+    for token in flipped:
+        order[token, [top_k - 1, top_k]] = order[token, [top_k, top_k - 1]]
+    weights = torch.softmax(logits, -1).gather(-1, order[:, :top_k])
+    if renormalise:
+        weights = weights / weights.sum(-1, keepdim=True)
+    rows = [
+        sum(
+            weight * gated(row, *gate_up[expert].chunk(2), down[expert])
+            for weight, expert in zip(row_weights, row_order[:top_k])
+        )
+        for row, row_weights, row_order in zip(h, weights, order)
+    ]
+    return torch.stack(rows), ordered[:, top_k - 1] - ordered[:, top_k]
+
+
+def reference_logits(
+    config, state, ids, inv_freq, attention_scaling, margins=None, renormalise=True, flipped=None
+):
     """The logits in float64, written from the formulas and not from the library.
 
-    ids: [T]; state: name -> tensor as stored. Returns [T, V] float64. Angles are the float32
-    products position * inv_freq, as every implementation of these models defines them; cosines,
-    norms, softmax and products are float64.
+    ids: [T]; state: name -> tensor as stored, experts stacked. Returns [T, V] float64. Angles are
+    the float32 products position * inv_freq, as every implementation of these models defines them;
+    cosines, norms, softmax and products are float64. `margins`, a list, gets the router's margins
+    [T] of each layer; without `renormalise` the weights of the chosen experts stay as they are;
+    `flipped` names, by layer, tokens whose last expert is replaced by the next one.
     """
     weights = {name: tensor.double() for name, tensor in state.items()}
     heads = config["num_attention_heads"]
@@ -300,9 +419,17 @@ def reference_logits(config, state, ids, inv_freq, attention_scaling):
             outputs.append(torch.softmax(scores, -1) @ v[:, group])
         x = x + torch.cat(outputs, -1) @ weights[prefix + "self_attn.o_proj.weight"].T
         h = norm(x, prefix + "post_attention_layernorm.weight")
-        gate = h @ weights[prefix + "mlp.gate_proj.weight"].T
-        up = h @ weights[prefix + "mlp.up_proj.weight"].T
-        x = x + (gate * torch.sigmoid(gate) * up) @ weights[prefix + "mlp.down_proj.weight"].T
+        if "num_local_experts" in config:
+            names = ("gate.weight", "experts.gate_up_proj", "experts.down_proj")
+            matrices = (weights[f"{prefix}mlp.{name}"] for name in names)
+            flips = (flipped or {}).get(layer, ())
+            added, margin = mixture(h, *matrices, config["num_experts_per_tok"], renormalise, flips)
+            x = x + added
+            if margins is not None:
+                margins.append(margin)
+        else:
+            names = ("gate_proj", "up_proj", "down_proj")
+            x = x + gated(h, *(weights[f"{prefix}mlp.{name}.weight"] for name in names))
     head = weights.get("lm_head.weight", weights["model.embed_tokens.weight"])
     return norm(x, "model.norm.weight") @ head.T
 
@@ -357,6 +484,41 @@ def check_rope(name, config, inv_freq, scaling):
     return default.float()
 
 
+def check_flips(name, evaluate, margins, exact):
+    """Fails where a route that bfloat16 may flip spoils logits of tokens without close routes.
+
+    evaluate: flipped -> logits [T, V]; margins: per layer [T]. Returns the largest NMSE of such a
+    row over all single flips.
+    """
+    far = torch.stack(margins).min(0).values >= CLOSE_ROUTER_MARGIN
+    spill = 0.0
+    for layer, margin in enumerate(margins):
+        for token in (margin < CLOSE_ROUTER_MARGIN / 2).nonzero()[:, 0].tolist():
+            error = ((evaluate({layer: [token]}) - exact) ** 2).sum(-1) / (exact**2).sum(-1)
+            spill = max(spill, float(error[far].max()))
+    if spill > MAX_FLIP_SPILL:
+        raise SystemExit(f"{name}: a flipped route spoils other rows by {spill:.1e}; another seed?")
+    return spill
+
+
+def mixture_facts(name, margin, rows, bfloat16, exact):
+    """What the manifest says of a mixture beside the rest.
+
+    margin: [T], of each token the smallest router margin of all layers. Fails where a float32
+    implementation could choose another expert.
+    """
+    if float(margin.min()) < MIN_ROUTER_MARGIN:
+        raise SystemExit(f"{name}: a router margin of {float(margin.min()):.1e} is too small")
+    by_row = torch.tensor([nmse(a, b) for a, b in zip(bfloat16, exact)])
+    return {
+        "router_margins": [round(float(value), 5) for value in margin[rows]],
+        "router_min_margin": float(margin.min()),
+        "bfloat16_median_row": float(by_row.median()),
+        "bfloat16_rows_above_2e-3": int((by_row > 2e-3).sum()),
+        "bfloat16_largest_margin_above_2e-3": max(margin[by_row > 2e-3].tolist(), default=0.0),
+    }
+
+
 @torch.no_grad()
 def make_case(folder, name, case):
     """Writes one case and returns its row of the manifest."""
@@ -368,12 +530,12 @@ def make_case(folder, name, case):
         parsed, dtype=torch.float32, attn_implementation="eager"
     )
     state = random_weights(model, case["seed"], DTYPES[config["torch_dtype"]])
-    save_checkpoint(folder, state, case["shards"])
+    save_checkpoint(folder, state if case["fused"] else split_experts(state), case["shards"])
 
     # What is measured is what lies on the disk, read back as a user's program would.
     def load(dtype):
         return transformers.AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, attn_implementation="eager"
+            folder, dtype=dtype, attn_implementation="eager", experts_implementation="eager"
         ).eval()
 
     model = load(torch.float32)
@@ -384,11 +546,19 @@ def make_case(folder, name, case):
     (folder / "input_ids.json").write_text(json.dumps(ids) + "\n")
 
     logits = model(torch.tensor([ids]), use_cache=False).logits[0]
-    exact = reference_logits(config, state, ids, rotary.inv_freq, rotary.attention_scaling)
+    margins = []
+    evaluate = functools.partial(
+        reference_logits, config, state, ids, rotary.inv_freq, rotary.attention_scaling
+    )
+    exact = evaluate(margins=margins)
     ulp = torch.nextafter(rotary.inv_freq, torch.zeros(()))
     nudged = reference_logits(config, state, ids, ulp, rotary.attention_scaling)
+    margin = torch.stack(margins).min(0).values if margins else None
     rows = case["rows"] if case["rows"] is not None else list(range(len(ids)))
+    if margins:
+        rows = sorted({*rows, *margin.argsort()[: case["close_rows"]].tolist()})
     np.save(folder / "logits.npy", logits[rows].numpy().astype("<f4"))
+    bfloat16 = load(torch.bfloat16)(torch.tensor([ids])).logits[0]
     row = {
         "name": name,
         "note": case["note"],
@@ -398,7 +568,7 @@ def make_case(folder, name, case):
         "rows": rows,
         "logits_std": round(float(logits.std()), 4),
         "nmse_float32": nmse(logits, exact),
-        "nmse_bfloat16": nmse(load(torch.bfloat16)(torch.tensor([ids])).logits[0], exact),
+        "nmse_bfloat16": nmse(bfloat16, exact),
         "nmse_float16": nmse(load(torch.float16)(torch.tensor([ids])).logits[0], exact),
         "nmse_inv_freq_one_ulp": nmse(nudged, exact),
         "inv_freq": [float(value) for value in rotary.inv_freq],
@@ -408,6 +578,12 @@ def make_case(folder, name, case):
     ignored = nmse(reference_logits(plain, state, ids, default, 1.0), exact)
     if name.startswith(("rope_", "window")) and ignored > 1e-10:
         row["nmse_variant_ignored"] = ignored
+    if margins:
+        row |= mixture_facts(name, margin, rows, bfloat16, exact)
+        row["nmse_not_renormalised"] = nmse(evaluate(renormalise=False), exact)
+        row["flip_spill"] = check_flips(
+            name, lambda flipped: evaluate(flipped=flipped), margins, exact
+        )
     if case["greedy"]:
         row["greedy_ids"], row["greedy_min_margin"] = greedy(model, ids, case["greedy"])
     if row["nmse_float32"] > 1e-11:

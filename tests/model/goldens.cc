@@ -50,6 +50,12 @@ std::vector<Golden> load_goldens() {
     if (entry.contains("greedy_ids")) {
       golden.greedy = entry.at("greedy_ids").get<std::vector<std::int32_t>>();
     }
+    if (entry.contains("router_margins")) {
+      golden.router_margins = entry.at("router_margins").get<std::vector<double>>();
+      if (golden.router_margins.size() != golden.rows.size()) {
+        throw std::runtime_error(golden.name + ": router margins are missing");
+      }
+    }
     const auto expected = golden.rows.size() * static_cast<std::size_t>(golden.vocab);
     if (golden.logits.size() != expected) {
       throw std::runtime_error(
@@ -58,6 +64,18 @@ std::vector<Golden> load_goldens() {
     goldens.push_back(std::move(golden));
   }
   return goldens;
+}
+
+std::vector<float> Golden::stored_rows(std::span<const float> all) const {
+  if (all.size() != ids.size() * static_cast<std::size_t>(vocab)) {
+    throw std::runtime_error(concat(name, ": ", all.size(), " logits of a whole prompt"));
+  }
+  std::vector<float> wanted;
+  for (const std::int64_t row : rows) {
+    const auto begin = all.begin() + row * vocab;
+    wanted.insert(wanted.end(), begin, begin + vocab);
+  }
+  return wanted;
 }
 
 double nmse(std::span<const float> a, std::span<const float> b) {

@@ -18,6 +18,13 @@ struct Golden {
   std::vector<std::int64_t> rows;    // positions whose logits are stored
   std::vector<float> logits;         // (rows, V)
   std::vector<std::int32_t> greedy;  // what greedy decoding goes on with; may be empty
+  // Of a mixture of experts, for each of `rows`: how far the logit of the last expert chosen lies
+  // above that of the next one, the smallest of all layers. Empty for other models.
+  std::vector<double> router_margins;
+
+  bool is_mixture() const { return !router_margins.empty(); }
+  // The rows of `logits` (T, V), of every token of the prompt, that are stored here.
+  std::vector<float> stored_rows(std::span<const float> all) const;
 };
 
 // All cases of the manifest. Throws where a file is missing or its shape is off.

@@ -1,0 +1,44 @@
+// What this machine can do at most, measured: reads, copies, a product.
+#pragma once
+
+#include <cstddef>
+#include <optional>
+#include <vector>
+
+#include "bench/harness.h"
+#include "bench/result.h"
+#include "kernels/backend.h"
+
+namespace engine::bench {
+
+struct RunContext;
+
+// The ceilings that other results are set against, each measured when it is first asked for, on a
+// backend of its own, so that no model's memory is counted with it. Used by one thread.
+class Ceilings {
+ public:
+  Ceilings(Device device, const BackendOptions& options) : device_(device), options_(options) {}
+
+  // Reading gigabytes once, in 10⁹ bytes a second.
+  double read_gb_per_s();
+  // A large bf16 product by the backend's own linear, in 10¹² operations a second.
+  double product_tflops();
+
+  // The samples of the two, in the same units.
+  struct Measured {
+    std::vector<double> values;
+    Telemetry telemetry;
+  };
+  const Measured& read();
+  const Measured& product();
+
+ private:
+  Device device_;
+  BackendOptions options_;
+  std::optional<Measured> read_, product_;
+};
+
+// The experiment `ceilings`: a stream of reads, cold reads of several sizes, a copy, and a product.
+std::vector<Result> run_ceilings(const RunContext& context);
+
+}  // namespace engine::bench

@@ -1,0 +1,30 @@
+#include "bench/result.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "kernels/core/check.h"
+
+namespace engine::bench {
+
+double mean(std::span<const double> values) {
+  ENGINE_REQUIRE(!values.empty(), "the mean of no values");
+  return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
+}
+
+double median(std::span<const double> values) {
+  ENGINE_REQUIRE(!values.empty(), "the median of no values");
+  std::vector<double> sorted(values.begin(), values.end());
+  std::sort(sorted.begin(), sorted.end());
+  const std::size_t half = sorted.size() / 2;
+  return sorted.size() % 2 == 1 ? sorted[half] : 0.5 * (sorted[half - 1] + sorted[half]);
+}
+
+double spread(std::span<const double> values) {
+  const double middle = median(values);
+  if (middle == 0) return 0;
+  const auto [least, most] = std::minmax_element(values.begin(), values.end());
+  return (*most - *least) / middle;
+}
+
+}  // namespace engine::bench

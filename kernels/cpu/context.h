@@ -26,7 +26,8 @@ struct Context {
   void poll() const {
     if (stopping()) throw Interrupted{};
   }
-  // Fixed scratch of one thread, large enough for the blocks of linear (its only user).
+  // Fixed scratch of one thread, large enough for the blocks of a product (product.cc),
+  // or for what an op says.
   static constexpr std::size_t kScratchBytes = 640 * 1024;
   float* thread_scratch(int worker) const {
     return reinterpret_cast<float*>(scratch + static_cast<std::size_t>(worker) * kScratchBytes);

@@ -1,6 +1,7 @@
 // The queue is a list of pieces of rows, a few MiB each. Readers take the next piece off it; where
 // the type matches they read straight into the weight, else into a staging area of their own from
-// which the rows are converted. The thread that called finish() only reports progress.
+// which the rows are converted or quantised. Quantised rows lie like others, their scales behind
+// the last of them. The thread that called finish() only reports progress.
 #include "kernels/cpu/cpu_uploader.h"
 
 #include <algorithm>
@@ -30,7 +31,8 @@ struct Piece {
   std::int64_t row = 0;
   std::int64_t rows = 0;
   std::byte* destination = nullptr;
-  DType stored = DType::kF32;  // type of the destination
+  bf16_t* scales = nullptr;  // of int8: one per row
+  QuantFormat format = QuantFormat::kF32;
 
   std::size_t elements() const { return static_cast<std::size_t>(rows * source->columns); }
   std::size_t bytes() const { return elements() * dtype_size(source->dtype); }
@@ -58,6 +60,8 @@ class CpuUploader final : public Uploader {
  private:
   void read_pieces(Progress& state) const;
   void read_piece(const Piece& piece, std::vector<std::byte>& staging) const;
+  void convert(const Piece& piece, const std::byte* source) const;
+  void quantise(const Piece& piece, const std::byte* source) const;
   void wait(Progress& state, const std::function<void(std::size_t)>& progress) const;
 
   Backend& backend_;
@@ -77,14 +81,19 @@ Weight CpuUploader::add(std::vector<HostWeight> parts, QuantFormat format) {
                    ", expected floating-point rows of ", columns);
     rows = checked_add(rows, part.rows, part.name.c_str());
   }
-  const DType stored = storage_dtype(format);
-  const auto row_bytes =
-      checked_mul(static_cast<std::size_t>(columns), dtype_size(stored), parts[0].name.c_str());
+  const char* name = parts[0].name.c_str();
+  const FormatInfo& info = format_info(format);
+  const std::size_t row_bytes =
+      checked_mul(static_cast<std::size_t>(columns), info.row_bytes(1), name);
+  const std::size_t matrix_bytes = checked_mul(static_cast<std::size_t>(rows), row_bytes, name);
+  const std::size_t scales_at = matrix_bytes + matrix_bytes % 2;
   buffers_.push_back(backend_.allocate(
-      checked_mul(static_cast<std::size_t>(rows), row_bytes, parts[0].name.c_str())));
+      checked_add(scales_at, static_cast<std::size_t>(rows) * info.scale_bytes, name)));
   auto* destination = static_cast<std::byte*>(buffers_.back().data());
+  auto* scales =
+      info.scale_bytes > 0 ? reinterpret_cast<bf16_t*>(destination + scales_at) : nullptr;
   const Weight weight = {.data = destination,
-                         .scales = nullptr,
+                         .scales = scales,
                          .format = format,
                          .rows = rows,
                          .columns = columns,
@@ -96,8 +105,9 @@ Weight CpuUploader::add(std::vector<HostWeight> parts, QuantFormat format) {
     const auto step = static_cast<std::int64_t>(std::max(kPieceBytes / wide, std::size_t{1}));
     for (std::int64_t row = 0; row < source->rows; row += step) {
       const std::int64_t count = std::min(step, source->rows - row);
-      queue_.push_back({source, row, count, destination, stored});
+      queue_.push_back({source, row, count, destination, scales, format});
       destination += static_cast<std::size_t>(count) * row_bytes;
+      if (scales != nullptr) scales += count;
     }
   }
   return weight;
@@ -105,20 +115,43 @@ Weight CpuUploader::add(std::vector<HostWeight> parts, QuantFormat format) {
 
 void CpuUploader::read_piece(const Piece& piece, std::vector<std::byte>& staging) const {
   const HostWeight& source = *piece.source;
-  if (source.dtype == piece.stored) {
+  if (plain_format(source.dtype) == piece.format) {
     source.read(piece.row, piece.rows, piece.destination);
     return;
   }
   staging.resize(std::max(staging.size(), piece.bytes()));
   source.read(piece.row, piece.rows, staging.data());
+  if (piece.format == QuantFormat::kInt8) {
+    quantise(piece, staging.data());
+  } else {
+    convert(piece, staging.data());
+  }
+}
+
+void CpuUploader::convert(const Piece& piece, const std::byte* source) const {
   constexpr std::size_t kRun = 1024;
   float run[kRun];
-  const auto widen = kernels_.to_float[type_index(source.dtype)];
-  const auto narrow = kernels_.from_float[type_index(piece.stored)];
+  const DType from = piece.source->dtype, to = storage_dtype(piece.format);
+  const auto widen = kernels_.to_float[type_index(from)];
+  const auto narrow = kernels_.from_float[type_index(to)];
   for (std::size_t i = 0; i < piece.elements(); i += kRun) {
     const auto count = static_cast<std::int64_t>(std::min(kRun, piece.elements() - i));
-    widen(staging.data() + i * dtype_size(source.dtype), run, count);
-    narrow(run, piece.destination + i * dtype_size(piece.stored), count);
+    widen(source + i * dtype_size(from), run, count);
+    narrow(run, piece.destination + i * dtype_size(to), count);
+  }
+}
+
+void CpuUploader::quantise(const Piece& piece, const std::byte* source) const {
+  const std::int64_t columns = piece.source->columns;
+  const auto widen = kernels_.to_float[type_index(piece.source->dtype)];
+  const std::size_t row_bytes = static_cast<std::size_t>(columns) * dtype_size(piece.source->dtype);
+  std::vector<float> weights(static_cast<std::size_t>(columns));
+  for (std::int64_t row = 0; row < piece.rows; ++row) {
+    widen(source + static_cast<std::size_t>(row) * row_bytes, weights.data(), columns);
+    auto* q = reinterpret_cast<std::int8_t*>(piece.destination) + row * columns;
+    ENGINE_CHECK(kernels_.quantise_int8(weights.data(), q, piece.scales + row, columns),
+                 ErrorKind::kModel, piece.source->name, ": row ", piece.row + row,
+                 " holds a NaN or an infinity, which int8 can't represent");
   }
 }
 

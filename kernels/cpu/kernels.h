@@ -14,6 +14,7 @@
 #include <cstdint>
 
 #include "kernels/core/dtype.h"
+#include "quant/format.h"
 
 namespace engine::cpu {
 
@@ -22,6 +23,12 @@ constexpr std::size_t type_index(DType dtype) { return static_cast<std::size_t>(
 static_assert(type_index(DType::kF32) == 0 && type_index(DType::kF16) == 1 &&
               type_index(DType::kBF16) == 2);
 inline constexpr std::size_t kFloatTypes = 3;
+
+// Index of a weight format in the arrays below.
+constexpr std::size_t weight_index(QuantFormat format) { return static_cast<std::size_t>(format); }
+static_assert(weight_index(QuantFormat::kF32) == 0 && weight_index(QuantFormat::kF16) == 1 &&
+              weight_index(QuantFormat::kBF16) == 2 && weight_index(QuantFormat::kInt8) == 3);
+inline constexpr std::size_t kWeightFormats = 4;
 
 // out[m][n] = Σ_k w[n][k] · x[m][k], added to what is there where `accumulate`. Strides count
 // elements. x is f32 (dot_block) or bf16 (dot_block_bf16).
@@ -79,12 +86,16 @@ struct Kernels {
   void (*rope[kFloatTypes])(const void* x, const float* table_row, void* out, std::int64_t half);
   void (*silu_mul[kFloatTypes])(const void* gate, const void* up, void* out, std::int64_t count);
   void (*add[kFloatTypes])(const void* a, const void* b, void* out, std::int64_t count);
-  // out = sums (+ residual), rounded once; residual is of out's type, may be out or null.
-  void (*finish[kFloatTypes])(const float* sums, const void* residual, void* out,
-                              std::int64_t count);
+  // out = sums (· scales) (+ residual), rounded once; residual is of out's type, may be out or
+  // null, as may scales.
+  void (*finish[kFloatTypes])(const float* sums, const bf16_t* scales, const void* residual,
+                              void* out, std::int64_t count);
+  // One row by the rule of quant/int8.h, bit for bit. False where a weight is NaN or infinite: then
+  // nothing is written.
+  bool (*quantise_int8)(const float* weights, std::int8_t* q, bf16_t* scale, std::int64_t count);
 
-  // By the type of w.
-  void (*dot_block[kFloatTypes])(const DotBlock& block);
+  // By the format of w. Scales are not applied: see finish.
+  void (*dot_block[kWeightFormats])(const DotBlock& block);
   // w and x both bf16, products exact and sums fp32; null where the machine has no such dot
   // product. Subnormal operands and sums count as zero.
   void (*dot_block_bf16)(const DotBlock& block);

@@ -1,133 +1,41 @@
-// out = x · Wᵀ (+ residual).
-//
-// W is read where it lies, each element widened in registers: a few tokens (decoding) are bound by
-// its bytes, and with many (prefill) the widening hides behind the arithmetic. x is widened into
-// this thread's scratch. Work is cut into blocks of rows and tokens; the columns come in pieces of
-// fixed length, whose sums are added up in fp32. So the order of every sum depends on K and on
-// whether tokens are few or many, and on nothing else.
+// out = x · Wᵀ (+ residual), in blocks of tokens and of rows of W.
 #include <algorithm>
-#include <cstring>
 
 #include "kernels/cpu/launchers.h"
+#include "kernels/cpu/product.h"
 
 namespace engine::cpu {
 namespace {
 
-// How the work is cut. A piece of x, (tokens, columns), should stay in the second-level cache, and
-// of w the rows of a register tile in the first.
-struct Blocking {
-  std::int64_t tokens, rows, columns;
-
-  // Between rows of x; the padding keeps equal columns of different rows out of the same cache set.
-  constexpr std::int64_t stride() const { return columns + 16; }
-  constexpr std::int64_t sum_floats() const { return tokens * rows; }
-  constexpr std::int64_t x_floats() const { return tokens * stride(); }
-};
-
-constexpr std::int64_t kTokenTile = 12;  // a multiple of every register tile
-
-constexpr std::int64_t kFewTokens = 7;
-constexpr Blocking kFew = {.tokens = kFewTokens, .rows = 48, .columns = 4096};
-constexpr Blocking kMany = {.tokens = 132, .rows = 72, .columns = 1024};
-static_assert(kMany.tokens % kTokenTile == 0);
-
-constexpr std::size_t bytes_of(const Blocking& blocking) {
-  return static_cast<std::size_t>(blocking.sum_floats() + blocking.x_floats()) * sizeof(float);
-}
-static_assert(bytes_of(kFew) <= Context::kScratchBytes &&
-              bytes_of(kMany) <= Context::kScratchBytes);
-
-struct Problem {
-  const Context& context;
-  const LinearCall& call;
-  DType weight_type;
-  bool pairs;  // bf16 by bf16, without widening either
-  std::int64_t tokens, rows, columns;
-
-  const std::byte* weight_at(std::int64_t row, std::int64_t column) const {
-    return static_cast<const std::byte*>(call.weight.data) +
-           (row * columns + column) * static_cast<std::int64_t>(dtype_size(weight_type));
-  }
-  const std::byte* x_at(std::int64_t token, std::int64_t column) const {
-    return row_of(call.x, token) + column * static_cast<std::int64_t>(dtype_size(call.x.dtype));
-  }
-  // Adds the residual to sums (tokens, rows), rounds and stores them.
-  void finish(const float* sums, std::int64_t stride, std::int64_t token, std::int64_t count_tokens,
-              std::int64_t row, std::int64_t count_rows) const {
-    const auto store = context.kernels->finish[type_index(call.out.dtype)];
-    const auto offset = row * static_cast<std::int64_t>(dtype_size(call.out.dtype));
-    for (std::int64_t m = 0; m < count_tokens; ++m) {
-      const std::byte* residual =
-          call.residual ? row_of(call.residual, token + m) + offset : nullptr;
-      store(sums + m * stride, residual, row_of(call.out, token + m) + offset, count_rows);
-    }
-  }
-};
-
-// One block of the output.
-void run_block(const Problem& p, const Blocking& blocking, std::int64_t token, std::int64_t tokens,
-               std::int64_t row, std::int64_t rows, float* scratch) {
-  const Kernels& kernels = *p.context.kernels;
-  const auto widen = kernels.to_float[type_index(p.call.x.dtype)];
-  const auto dot = p.pairs ? kernels.dot_block_bf16 : kernels.dot_block[type_index(p.weight_type)];
-  float* sums = scratch;                       // (tokens, rows)
-  float* x = scratch + blocking.sum_floats();  // (tokens, columns), rows stride() apart
-  if (p.columns == 0) std::fill_n(sums, blocking.sum_floats(), 0.0f);
-  for (std::int64_t k = 0; k < p.columns; k += blocking.columns) {
-    const std::int64_t columns = std::min(blocking.columns, p.columns - k);
-    for (std::int64_t m = 0; m < tokens; ++m) {
-      float* to = x + m * blocking.stride();
-      if (p.pairs) {
-        std::memcpy(to, p.x_at(token + m, k), static_cast<std::size_t>(columns) * sizeof(bf16_t));
-      } else {
-        widen(p.x_at(token + m, k), to, columns);
-      }
-    }
-    dot({.w = p.weight_at(row, k),
-         .w_stride = p.columns,
-         .rows = rows,
-         .x = x,
-         .x_stride = p.pairs ? 2 * blocking.stride() : blocking.stride(),
-         .tokens = tokens,
-         .columns = columns,
-         .out = sums,
-         .out_stride = blocking.rows,
-         .accumulate = k > 0});
-  }
-  p.finish(sums, blocking.rows, token, tokens, row, rows);
+RowSet rows_of(const Tensor& tensor) {
+  if (!tensor) return {};
+  return {.base = tensor.as<std::byte>(),
+          .outer_bytes = tensor.stride(0) * static_cast<std::int64_t>(dtype_size(tensor.dtype))};
 }
 
 }  // namespace
 
 void linear(const Context& context, const LinearCall& call) {
-  const DType weight_type = storage_dtype(call.weight.format);
-  // Below this, reading W is what takes the time.
-  constexpr std::int64_t kPairTokens = 3;
-  const bool pairs = weight_type == DType::kBF16 && call.x.dtype == DType::kBF16 &&
-                     call.x.size(0) >= kPairTokens && context.kernels->dot_block_bf16 != nullptr;
-  const Problem problem = {.context = context,
-                           .call = call,
-                           .weight_type = weight_type,
-                           .pairs = pairs,
-                           .tokens = call.x.size(0),
-                           .rows = call.weight.rows,
-                           .columns = call.weight.columns};
-  const Blocking& blocking = problem.tokens <= kFewTokens ? kFew : kMany;
-  // Equal blocks of tokens, each of whole register tiles.
-  const std::int64_t token_blocks = ceil_div(problem.tokens, blocking.tokens);
-  if (token_blocks == 0) return;
-  const std::int64_t block_tokens =
-      ceil_div(ceil_div(problem.tokens, token_blocks), kTokenTile) * kTokenTile;
-  const std::int64_t row_blocks = ceil_div(problem.rows, blocking.rows);
-  const std::int64_t cost = std::min(block_tokens, problem.tokens) *
-                            std::min(blocking.rows, problem.rows) * problem.columns;
+  const Product product = {.context = context,
+                           .weight = call.weight,
+                           .x_type = call.x.dtype,
+                           .out_type = call.out.dtype,
+                           .x = rows_of(call.x),
+                           .out = rows_of(call.out),
+                           .residual = rows_of(call.residual),
+                           .count = call.x.size(0)};
+  const std::int64_t all_tokens = product.count, all_rows = call.weight.rows;
+  const Blocking& blocking = blocking_for(all_tokens);
+  const std::int64_t step = block_tokens(blocking, all_tokens);
+  if (step == 0) return;
+  const std::int64_t token_blocks = ceil_div(all_tokens, step);
+  const std::int64_t row_blocks = ceil_div(all_rows, blocking.rows);
+  const std::int64_t cost =
+      std::min(step, all_tokens) * std::min(blocking.rows, all_rows) * call.weight.columns;
   parallel_for(context, token_blocks * row_blocks, cost, [&](std::int64_t item, int worker) {
-    const std::int64_t token = item / row_blocks * block_tokens;
-    const std::int64_t row = item % row_blocks * blocking.rows;
-    const std::int64_t tokens = std::min(block_tokens, problem.tokens - token);
-    if (tokens <= 0) return;
-    run_block(problem, blocking, token, tokens, row, std::min(blocking.rows, problem.rows - row),
-              context.thread_scratch(worker));
+    const std::int64_t token = item / row_blocks * step, row = item % row_blocks * blocking.rows;
+    multiply_block(product, token, std::min(step, all_tokens - token), row,
+                   std::min(blocking.rows, all_rows - row), worker);
   });
 }
 

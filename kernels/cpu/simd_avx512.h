@@ -74,6 +74,10 @@ inline Vec load(const bf16_t* p) {
 inline Vec load(const f16_t* p) {
   return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
 }
+inline Vec load(const std::int8_t* p) {
+  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes))};
+}
 inline void store(float* p, Vec a) { _mm512_storeu_ps(p, a.v); }
 inline void store(bf16_t* p, Vec a) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), narrow_bf16(a));
@@ -81,6 +85,10 @@ inline void store(bf16_t* p, Vec a) {
 inline void store(f16_t* p, Vec a) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
                       _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+
+inline void store(std::int8_t* p, Vec a) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(a.v)));
 }
 
 inline Vec load_part(const float* p, std::int64_t count) {
@@ -92,6 +100,10 @@ inline Vec load_part(const bf16_t* p, std::int64_t count) {
 inline Vec load_part(const f16_t* p, std::int64_t count) {
   return {_mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first_lanes(count), p))};
 }
+inline Vec load_part(const std::int8_t* p, std::int64_t count) {
+  const __m128i bytes = _mm_maskz_loadu_epi8(first_lanes(count), p);
+  return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes))};
+}
 inline void store_part(float* p, Vec a, std::int64_t count) {
   _mm512_mask_storeu_ps(p, first_lanes(count), a.v);
 }
@@ -101,6 +113,9 @@ inline void store_part(bf16_t* p, Vec a, std::int64_t count) {
 inline void store_part(f16_t* p, Vec a, std::int64_t count) {
   _mm256_mask_storeu_epi16(p, first_lanes(count),
                            _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+inline void store_part(std::int8_t* p, Vec a, std::int64_t count) {
+  _mm_mask_storeu_epi8(p, first_lanes(count), _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(a.v)));
 }
 
 // x rounded to the nearest integer, ties to even.

@@ -56,12 +56,19 @@ inline Vec load(const f16_t* p) {
   return {Floats{f16_to_float(p[0].bits), f16_to_float(p[1].bits), f16_to_float(p[2].bits),
                  f16_to_float(p[3].bits)}};
 }
+inline Vec load(const std::int8_t* p) {
+  return {Floats{static_cast<float>(p[0]), static_cast<float>(p[1]), static_cast<float>(p[2]),
+                 static_cast<float>(p[3])}};
+}
 inline void store(float* p, Vec a) { std::memcpy(p, &a.v, sizeof(a.v)); }
 inline void store(bf16_t* p, Vec a) {
   for (int i = 0; i < 4; ++i) p[i].bits = float_to_bf16(a.v[i]);
 }
 inline void store(f16_t* p, Vec a) {
   for (int i = 0; i < 4; ++i) p[i].bits = float_to_f16(a.v[i]);
+}
+inline void store(std::int8_t* p, Vec a) {
+  for (int i = 0; i < 4; ++i) p[i] = static_cast<std::int8_t>(a.v[i]);
 }
 
 template <typename T>

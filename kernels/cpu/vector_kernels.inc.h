@@ -2,10 +2,11 @@
 //
 // A file isa_<name>.cc includes simd_<name>.h, which gives Vec (kLanes floats) with set1, add, sub,
 // mul, div, fma, max, min (the second operand where either is NaN), sum, max_lane, round, scale,
-// load and store of f32, f16 and bf16 rows at any address, and load_part / store_part of the first
-// `count` < kLanes elements (others read as zero). Then it includes this file and makes its table.
-// Everything is in an unnamed namespace and names no std:: template and no shared inline function:
-// otherwise the linker could keep, for all callers, the copy compiled for the wider machine.
+// load and store of f32, f16, bf16 and int8 rows at any address, and load_part / store_part of the
+// first `count` < kLanes elements (others read as zero). Then it includes this file and makes its
+// table. Everything is in an unnamed namespace and names no std:: template and no shared inline
+// function: otherwise the linker could keep, for all callers, the copy compiled for the wider
+// machine.
 #include "kernels/cpu/kernels.h"
 
 namespace engine::cpu {
@@ -134,14 +135,39 @@ void add_row(const void* a, const void* b, void* out, std::int64_t count) {
 }
 
 template <typename T>
-void finish_row(const float* sums, const void* residual, void* out, std::int64_t count) {
+void finish_row(const float* sums, const bf16_t* scales, const void* residual, void* out,
+                std::int64_t count) {
   const T* more = static_cast<const T*>(residual);
   T* to = static_cast<T*>(out);
   for_each_vector(count, [&](std::int64_t i, const auto& get, const auto& put) {
     Vec v = get(sums + i);
+    if (scales != nullptr) v = mul(v, get(scales + i));
     if (more != nullptr) v = add(v, get(more + i));
     put(to + i, v);
   });
+}
+
+// The rule of quant/int8.h, every division and rounding as there.
+inline bool quantise_int8_row(const float* weights, std::int8_t* q, bf16_t* scale,
+                              std::int64_t count) {
+  const Vec zero = set1(0.0f);
+  Vec largest = zero, not_finite = zero;  // 0 · w is NaN where w is NaN or infinite
+  for_each_vector(count, [&](std::int64_t i, const auto& get, const auto&) {
+    const Vec w = get(weights + i);
+    largest = max(largest, max(w, sub(zero, w)));
+    not_finite = fma(zero, w, not_finite);
+  });
+  const float bad = sum(not_finite);
+  if (bad != bad) return false;
+  constexpr float kLeast = 0x1p-23f;
+  const float step = max_lane(largest) / 127.5f;
+  const Vec divisor = rounded<bf16_t>(set1(step > kLeast ? step : kLeast));
+  store_part(scale, divisor, 1);
+  for_each_vector(count, [&](std::int64_t i, const auto& get, const auto& put) {
+    const Vec nearest = round(div(get(weights + i), divisor));
+    put(q + i, min(set1(127.0f), max(set1(-128.0f), nearest)));
+  });
+  return true;
 }
 
 // Writes, or adds, the sums of kRows × kTokens accumulators to out.
@@ -448,7 +474,9 @@ inline constexpr Kernels make_kernels(const char* name, const char* label,
       .silu_mul = {silu_mul_row<float>, silu_mul_row<f16_t>, silu_mul_row<bf16_t>},
       .add = {add_row<float>, add_row<f16_t>, add_row<bf16_t>},
       .finish = {finish_row<float>, finish_row<f16_t>, finish_row<bf16_t>},
-      .dot_block = {dot_block_rows<float>, dot_block_rows<f16_t>, dot_block_rows<bf16_t>},
+      .quantise_int8 = quantise_int8_row,
+      .dot_block = {dot_block_rows<float>, dot_block_rows<f16_t>, dot_block_rows<bf16_t>,
+                    dot_block_rows<std::int8_t>},
       .dot_block_bf16 = dot_block_bf16,
       .attend = {attend_pass<float>, attend_pass<f16_t>, attend_pass<bf16_t>},
   };

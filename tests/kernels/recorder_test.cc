@@ -15,7 +15,7 @@ namespace {
 class Spy final : public Ops {
  public:
   std::vector<std::string> asked;
-  std::size_t attention_bytes = 0;
+  std::size_t attention_bytes = 0, moe_linear_bytes = 0;
 
   void embed(const EmbedCall&) override { asked.push_back("embed"); }
   void rmsnorm(const RmsNormCall&) override { asked.push_back("rmsnorm"); }
@@ -29,11 +29,20 @@ class Spy final : public Ops {
   void silu_mul(const SiluMulCall&) override { asked.push_back("silu_mul"); }
   void add(const AddCall&) override { asked.push_back("add"); }
   void sample(const SampleCall&) override { asked.push_back("sample"); }
+  void moe_route(const MoeRouteCall&) override { asked.push_back("moe_route"); }
+  void moe_linear(const MoeLinearCall&, Workspace scratch) override {
+    asked.push_back("moe_linear");
+    moe_used = scratch.used();
+  }
+  void moe_combine(const MoeCombineCall&) override { asked.push_back("moe_combine"); }
   std::size_t attention_scratch_bytes(const AttentionCall&) const override {
     return attention_bytes;
   }
+  std::size_t moe_linear_scratch_bytes(const MoeLinearCall&) const override {
+    return moe_linear_bytes;
+  }
 
-  std::size_t used = 0;
+  std::size_t used = 0, moe_used = 0;
 };
 
 Tensor tensor(DType dtype, Shape shape) {
@@ -60,6 +69,22 @@ AttentionCall attention_call() {
 }
 FeedForwardCall feed_forward_call() {
   return {.x = kRows, .norm = kNorm, .gate_up = weight(40, 8), .down = weight(8, 20)};
+}
+MoeLinearCall moe_linear_call() {
+  return {.out = tensor(DType::kF32, {3, 2, 6}),
+          .x = tensor(DType::kF32, {3, 1, 8}),
+          .weight = weight(30, 8),
+          .experts = tensor(DType::kI32, {3, 2}),
+          .count = 5};
+}
+MoeFeedForwardCall moe_feed_forward_call() {
+  return {.x = kRows,
+          .norm = kNorm,
+          .router = weight(5, 8),
+          .gate_up = weight(200, 8),
+          .down = weight(40, 20),
+          .experts = 5,
+          .top_k = 2};
 }
 
 // Every op once, in an order of its own.
@@ -89,6 +114,11 @@ void ask_for_everything(Ops& ops, Workspace scratch) {
                    scratch);
   ops.attention_out({kRows, kRows, weight(8, 8)}, scratch);
   ops.feed_forward(feed_forward_call(), scratch);
+  ops.moe_combine({kRows, tensor(DType::kF32, {3, 2, 8}), tensor(DType::kF32, {3, 2}), kRows});
+  ops.moe_route(
+      {tensor(DType::kI32, {3, 2}), tensor(DType::kF32, {3, 2}), tensor(DType::kF32, {3, 5})});
+  ops.moe_linear(moe_linear_call(), scratch);
+  ops.moe_feed_forward(moe_feed_forward_call(), scratch);
 }
 
 TEST_CASE("Recorder keeps every call in order and run_call gives each to its op") {
@@ -100,15 +130,17 @@ TEST_CASE("Recorder keeps every call in order and run_call gives each to its op"
   ask_for_everything(recorder, scratch);
   CHECK(spy.asked.empty());
   const std::vector<RecordedCall> calls = recorder.take();
-  CHECK(calls.size() == 12);
+  CHECK(calls.size() == 16);
   CHECK(recorder.take().empty());
   for (const RecordedCall& recorded : calls) run_call(spy, recorded.call, recorded.scratch);
-  const std::vector<std::string> expected = {"sample", "embed", "rmsnorm", "linear", "rope",
-                                             "kv_append", "attention", "silu_mul", "add",
-                                             // the default bodies, as ops.h defines the fused ops
-                                             "rmsnorm", "linear", "rope", "rope", "kv_append",  //
-                                             "linear",                                          //
-                                             "rmsnorm", "linear", "silu_mul", "linear"};
+  const std::vector<std::string> expected = {
+      "sample", "embed", "rmsnorm", "linear", "rope", "kv_append", "attention", "silu_mul", "add",
+      // the default bodies, as ops.h defines the fused ops
+      "rmsnorm", "linear", "rope", "rope", "kv_append",  //
+      "linear",                                          //
+      "rmsnorm", "linear", "silu_mul", "linear",         //
+      "moe_combine", "moe_route", "moe_linear",          //
+      "rmsnorm", "linear", "moe_route", "moe_linear", "silu_mul", "moe_linear", "moe_combine"};
   CHECK(spy.asked == expected);
   CHECK(spy.used == Workspace::kAlignment);  // the caller's scope came back with its call
 }
@@ -116,10 +148,12 @@ TEST_CASE("Recorder keeps every call in order and run_call gives each to its op"
 TEST_CASE("Recorder checks operands as they come and asks the backend for scratch") {
   Spy spy;
   spy.attention_bytes = 77;
+  spy.moe_linear_bytes = 78;
   Recorder recorder(spy);
   CHECK_THROWS_AS(recorder.add({kRows, kRows, kHeads}), Error);
   CHECK(recorder.take().empty());
   CHECK(recorder.attention_scratch_bytes(attention_call()) == 77);
+  CHECK(recorder.moe_linear_scratch_bytes(moe_linear_call()) == 78);
 }
 
 TEST_CASE("DryRun measures the scratch of attention and of the default bodies") {
@@ -136,8 +170,22 @@ TEST_CASE("DryRun measures the scratch of attention and of the default bodies") 
   CHECK(peak_of(attention) == 1024);
   // h (3, 8) and gate|up (3, 40) in f32: 96 and 480 bytes, each rounded up to 256.
   CHECK(peak_of([&](Workspace ws) { dry_run.feed_forward(feed_forward_call(), ws); }) == 768);
-  // All together: attention's, since scopes end with their call.
-  CHECK(peak_of([&](Workspace ws) { ask_for_everything(dry_run, ws); }) == 1024);
+  const auto linear = [&](Workspace scratch) { dry_run.moe_linear(moe_linear_call(), scratch); };
+  const auto mixture = [&](Workspace scratch) {
+    dry_run.moe_feed_forward(moe_feed_forward_call(), scratch);
+  };
+  CHECK(peak_of(linear) == 0);
+  // In f32: h (3, 8), logits (3, 5), experts and weights (3, 2), gate|up (3, 2, 40), their product
+  // (3, 2, 20) and the outputs (3, 2, 8): 256 each but for 1024 and 512; then the op's own.
+  CHECK(peak_of(mixture) == 2816);
+  spy.moe_linear_bytes = 300;
+  CHECK(peak_of(linear) == 512);
+  CHECK(peak_of(mixture) == 2816 + 512);
+  spy.moe_linear_bytes = 0;
+  // All together: the largest, since scopes end with their call.
+  CHECK(peak_of([&](Workspace ws) { ask_for_everything(dry_run, ws); }) == 2816);
+  spy.attention_bytes = 3000;
+  CHECK(peak_of([&](Workspace ws) { ask_for_everything(dry_run, ws); }) == 3072);
   CHECK(spy.asked.empty());
   CHECK_THROWS_AS(dry_run.add({kRows, kRows, kHeads}), Error);
 }

@@ -1,0 +1,63 @@
+// Rows of x by rows of a weight matrix: the body of linear and moe_linear.
+//
+// W is read where it lies, each element widened in registers: a few tokens (decoding) are bound by
+// its bytes, and with many (prefill) the widening hides behind the arithmetic. x is widened into
+// this thread's scratch. Work is cut into blocks of rows and tokens; the columns come in pieces of
+// fixed length, whose sums are added up in fp32. So the order of every sum depends on K and on
+// whether tokens are few or many, and on nothing else. Quantised weights enter the sums as the
+// integers they are stored as (exact in fp32); the scale of a row multiplies its sum.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/cpu/context.h"
+
+namespace engine::cpu {
+
+// How the work is cut. A piece of x, (tokens, columns), should stay in the second-level cache, and
+// of w the rows of a register tile in the first.
+struct Blocking {
+  std::int64_t tokens, rows, columns;
+
+  // Between rows of x; the padding keeps equal columns of different rows out of the same cache set.
+  constexpr std::int64_t stride() const { return columns + 16; }
+  constexpr std::int64_t sum_floats() const { return tokens * rows; }
+  constexpr std::int64_t x_floats() const { return tokens * stride(); }
+};
+
+// The blocking that serves `tokens` tokens.
+const Blocking& blocking_for(std::int64_t tokens);
+// How many tokens a block should have, so that blocks are equal and made of whole register tiles.
+std::int64_t block_tokens(const Blocking& blocking, std::int64_t tokens);
+
+// Rows of elements that may lie in two levels: row i is at base + i ÷ inner · outer_bytes +
+// i mod inner · inner_bytes. A null base: no rows.
+struct RowSet {
+  std::byte* base = nullptr;
+  std::int64_t inner = 1;
+  std::int64_t outer_bytes = 0;
+  std::int64_t inner_bytes = 0;
+
+  std::byte* at(std::int64_t row) const {
+    return base + row / inner * outer_bytes + row % inner * inner_bytes;
+  }
+};
+
+struct Product {
+  const Context& context;
+  const Weight& weight;
+  std::int64_t first = 0;  // row of the weight that makes channel 0
+  DType x_type, out_type;
+  RowSet x, out;
+  RowSet residual;     // added; may be out
+  std::int64_t count;  // of tokens, all blocks together
+  // Token m is row tokens[m] of the row sets, or row m where this is null.
+  const std::int32_t* tokens = nullptr;
+};
+
+// One block of the output: `tokens` from `token` on by `rows` channels from `row` on, at most as
+// many as blocking_for(count) has. Takes the scratch of `worker`.
+void multiply_block(const Product& product, std::int64_t token, std::int64_t tokens,
+                    std::int64_t row, std::int64_t rows, int worker);
+
+}  // namespace engine::cpu

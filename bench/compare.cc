@@ -68,6 +68,10 @@ std::optional<double> find(const std::map<Key, double>& values, const Key& key) 
 }  // namespace
 
 Table compare(const Table& a, const Table& b) {
+  for (const Table* table : {&a, &b}) {
+    for (const char* name : kAlways) static_cast<void>(column(*table, name));
+    static_cast<void>(column(*table, "actual"));
+  }
   std::vector<std::string> names(kAlways.begin(), kAlways.end());
   for (const std::string name : kWhereBoth) {
     if (has(a, name) && has(b, name)) names.push_back(name);

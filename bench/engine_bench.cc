@@ -62,7 +62,8 @@ int run_compare(const BenchFlags& flags) {
   ENGINE_CHECK(flags.words.size() == 3, ErrorKind::kUsage,
                "compare: expected two CSV files, found ", flags.words.size() - 1);
   const auto read = [](const std::string& file) { return parse_csv(read_text_file(file), file); };
-  write_stdout(print(compare(read(flags.words[1]), read(flags.words[2])), flags.format));
+  const Table a = read(flags.words[1]), b = read(flags.words[2]);
+  write_stdout(print(compare(a, b), flags.format));
   return 0;
 }
 

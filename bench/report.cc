@@ -105,7 +105,7 @@ Table full_table(std::span<const Result> results) {
 
 Table short_table(std::span<const Result> results) {
   Table table;
-  table.header = {"name",         "dtype",    "metric",  "actual", "target",      "ratio_to_target",
+  table.header = {"name",         "dtype",    "metric",  "actual", "target",      "ratio",
                   "% of ceiling", "spread %", "samples", "device", "MHz / W / °C"};
   for (const Result& r : results) {
     const auto sensor = [](const std::optional<double>& value) {

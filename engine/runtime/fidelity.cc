@@ -71,6 +71,7 @@ void Fidelity::add(std::span<const float> reference, std::span<const float> cand
 Fidelity fidelity(Session& reference, Session& candidate, std::span<const std::int32_t> ids,
                   std::optional<std::int32_t> bos,
                   const std::function<void(std::int64_t tokens)>& progress) {
+  ENGINE_REQUIRE(&reference != &candidate, "fidelity of a session to itself");
   const std::int64_t vocab = reference.vocab();
   ENGINE_CHECK(!ids.empty(), ErrorKind::kUsage, "fidelity: the text has no token");
   ENGINE_CHECK(candidate.vocab() == vocab, ErrorKind::kUsage, "fidelity: vocabularies of ", vocab,

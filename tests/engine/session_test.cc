@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "engine/runtime/model_loader.h"
@@ -29,8 +30,9 @@ struct Loaded {
   ModelLoader loader;
   const Decoder* decoder;
 
-  Loaded(Backend& backend, const std::string& name, DType dtype)
-      : loader(golden_named(name).directory), decoder(&loader.bind(dtype)) {
+  Loaded(Backend& backend, const std::string& name, DType dtype,
+         std::optional<QuantFormat> linear = std::nullopt)
+      : loader(golden_named(name).directory), decoder(&loader.bind(dtype, linear)) {
     loader.load(backend, nullptr);
   }
 };
@@ -51,9 +53,24 @@ std::vector<std::int32_t> draw(Session& session, std::span<const std::int32_t> p
 }
 
 TEST_CASE("a seed gives the same 200 ids eager or replayed, looking ahead or not, ten times over") {
+  struct Case {
+    const char* name;
+    DType dtype;
+    QuantFormat linear;
+  };
   on_every_backend([](Backend& backend) {
-    for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16}) {
-      const Loaded loaded(backend, "gqa", dtype);
+    for (const auto& [name, dtype, linear] :
+         {Case{"gqa", DType::kF32, QuantFormat::kF32},
+          Case{"gqa", DType::kBF16, QuantFormat::kBF16},
+          Case{"gqa", DType::kF16, QuantFormat::kF16},
+          Case{"gqa", DType::kBF16, QuantFormat::kInt8},
+          Case{"mixtral_8_top2", DType::kF32, QuantFormat::kF32},
+          Case{"mixtral_8_top2", DType::kBF16, QuantFormat::kBF16},
+          Case{"mixtral_8_top2", DType::kBF16, QuantFormat::kInt8}}) {
+      CAPTURE(name);
+      CAPTURE(dtype_name(dtype));
+      CAPTURE(format_info(linear).name);
+      const Loaded loaded(backend, name, dtype, linear);
       const std::vector<std::int32_t> prompt = {1, 5, 9};
       std::vector<std::int32_t> first;
       for (int run = 0; run < 10; ++run) {

@@ -1,14 +1,16 @@
 # Thin: what a newcomer types. Everything else is CMake (see CMakePresets.json).
 DEMO_MODEL ?= models/stories-3m
 DEMO_PROMPT ?= Once upon a time
+BENCH ?= all
 JOBS ?= $(shell nproc)
 
-.PHONY: help demo test test-cpu test-cuda deps format tidy clean
+.PHONY: help demo bench test test-cpu test-cuda deps format tidy clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    build for the CPU and stream a story from $(DEMO_MODEL)"
 	@echo "make test    build and run every test, for the CPU and, where nvcc is found, for CUDA"
+	@echo "make bench   build with CUDA where nvcc is found and measure BENCH=$(BENCH); see engine_bench --list"
 	@echo "make format  clang-format the tree"
 	@echo "make tidy    clang-tidy the tree"
 	@echo "make clean   remove build/"
@@ -20,6 +22,12 @@ demo: deps
 	@cmake --build --preset cpu -j $(JOBS) --target engine_generate >&2
 	@printf '%s' "$(DEMO_PROMPT)"
 	@build/cpu/bin/engine_generate $(DEMO_MODEL) -p "$(DEMO_PROMPT)" -n 480
+
+# The table alone goes to stdout. BENCH="llama-1b --int8 --device cpu" is one for a small machine.
+bench: deps
+	@cmake --preset default >&2
+	@cmake --build --preset default -j $(JOBS) --target engine_bench >&2
+	@build/default/bin/engine_bench $(BENCH)
 
 test: deps test-cpu
 	@nvcc=$$(cmake -P third_party/find_nvcc.cmake); \

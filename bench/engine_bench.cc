@@ -19,6 +19,7 @@
 #include "engine/version.h"
 #include "kernels/backend.h"
 #include "kernels/core/check.h"
+#include "kernels/measure.h"
 
 namespace engine::bench {
 namespace {
@@ -80,8 +81,10 @@ int run_experiments(const BenchFlags& flags, const SignalWatcher& signals) {
   context.commit = build_info().commit;
   {
     const auto backend = make_backend(choice.device, context.backend);
+    const std::string driver = backend->measure()->driver();
     print_note(version_text() + "\ndevice: " + to_string(choice.device) + " (" +
-               backend->description() + "), " + choice.reason);
+               backend->description() + (driver.empty() ? "" : ", " + driver) + "), " +
+               choice.reason);
   }
   Ceilings ceilings(context.device, context.backend);
   context.ceilings = &ceilings;

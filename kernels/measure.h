@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <string>
 
 #include "kernels/core/tensor.h"
 
@@ -56,6 +57,8 @@ class Measure {
   virtual void fill_constant(const Tensor& destination, float value) = 0;
 
   virtual Telemetry telemetry() = 0;
+  // For people: "driver 580.159, CUDA 13.0"; empty where a device needs none.
+  virtual std::string driver() = 0;
 };
 
 }  // namespace engine

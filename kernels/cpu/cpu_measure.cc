@@ -1,9 +1,15 @@
 #include "kernels/cpu/cpu_measure.h"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <cstring>
+#include <string_view>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 #include "kernels/core/check.h"
 #include "kernels/core/philox.h"
@@ -14,6 +20,7 @@ namespace {
 
 constexpr std::size_t kPieceBytes = std::size_t{4} << 20;  // of one thread at a time
 constexpr std::int64_t kRun = 1024;                        // elements converted at a time
+constexpr std::size_t kBlockBytes = 256;                   // read at a time
 static_assert(kRun % 4 == 0, "runs hold whole Philox blocks");
 
 void require_dense(const char* what, const Tensor& tensor) {
@@ -21,21 +28,51 @@ void require_dense(const char* what, const Tensor& tensor) {
                  tensor.shape, " on ", to_string(tensor.device), ", expected dense and on the CPU");
 }
 
-// The sum of the 8-byte words at `data`. Its 16 chains of additions keep more loads in flight than
-// one core's share of the memory needs.
+// The sum of the 8-byte words at `data`, whole blocks of them. Sixteen chains of additions keep
+// more loads in flight than one would.
 std::uint64_t sum_words(const std::byte* data, std::size_t bytes) {
   constexpr std::size_t kLanes = 16;
+  static_assert(kBlockBytes % (kLanes * sizeof(std::uint64_t)) == 0);
   std::uint64_t lanes[kLanes] = {};
-  std::size_t at = 0;
-  for (; at + sizeof(lanes) <= bytes; at += sizeof(lanes)) {
+  for (std::size_t at = 0; at < bytes; at += sizeof(lanes)) {
     std::uint64_t words[kLanes];
     std::memcpy(words, data + at, sizeof(words));
     for (std::size_t i = 0; i < kLanes; ++i) lanes[i] += words[i];
   }
-  for (; at < bytes; ++at) lanes[0] += static_cast<std::uint64_t>(data[at]);
   std::uint64_t sum = 0;
   for (const std::uint64_t lane : lanes) sum += lane;
   return sum;
+}
+
+#if defined(__x86_64__)
+// The same with 64-byte loads, which take the memory a fifth further than 16-byte ones.
+[[gnu::target("avx512f")]] std::uint64_t sum_words_avx512(const std::byte* data,
+                                                          std::size_t bytes) {
+  __m512i sums[4] = {};
+  for (std::size_t at = 0; at < bytes; at += kBlockBytes) {
+    for (std::size_t i = 0; i < 4; ++i) {
+      sums[i] = _mm512_add_epi64(sums[i], _mm512_loadu_si512(data + at + 64 * i));
+    }
+  }
+  std::uint64_t lanes[32];
+  std::memcpy(lanes, sums, sizeof(lanes));
+  std::uint64_t sum = 0;
+  for (const std::uint64_t lane : lanes) sum += lane;
+  return sum;
+}
+#endif
+
+// Reads every byte, with the instructions that `kernels` were chosen for.
+std::uint64_t sum_bytes(const Kernels& kernels, const std::byte* data, std::size_t bytes) {
+  const std::size_t whole = bytes / kBlockBytes * kBlockBytes;
+  std::uint64_t sum = 0;
+  for (std::size_t at = whole; at < bytes; ++at) sum += static_cast<std::uint64_t>(data[at]);
+#if defined(__x86_64__)
+  if (std::string_view(kernels.name).starts_with("avx512")) {
+    return sum + sum_words_avx512(data, whole);
+  }
+#endif
+  return sum + sum_words(data, whole);
 }
 
 class CpuMeasure final : public Measure {
@@ -92,6 +129,7 @@ class CpuMeasure final : public Measure {
 
   // The clocks and sensors of a CPU are not this process's to read on most machines.
   Telemetry telemetry() override { return {}; }
+  std::string driver() override { return {}; }
 
  private:
   // body(offset, bytes) for pieces that cover [0, bytes).
@@ -107,7 +145,7 @@ class CpuMeasure final : public Measure {
   void read_bytes(const std::byte* data, std::size_t bytes) {
     std::atomic<std::uint64_t> total{0};
     for_pieces(bytes, [&](std::size_t at, std::size_t size) {
-      total.fetch_add(sum_words(data + at, size), std::memory_order_relaxed);
+      total.fetch_add(sum_bytes(*context_.kernels, data + at, size), std::memory_order_relaxed);
     });
     checksum_ = total.load();
   }

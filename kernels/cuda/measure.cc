@@ -89,6 +89,13 @@ class CudaMeasure final : public Measure {
   }
 
   Telemetry telemetry() override { return nvml_.read(); }
+  std::string driver() override {
+    int runtime = 0;
+    check_cuda(cudaRuntimeGetVersion(&runtime), "asking for the version of the run-time");
+    const std::string version = nvml_.driver();
+    return concat("driver ", version.empty() ? "unknown" : version, ", CUDA ", runtime / 1000, ".",
+                  runtime % 1000 / 10);
+  }
 
  private:
   std::uint32_t* sink() const { return static_cast<std::uint32_t*>(sink_.data()); }

@@ -2,6 +2,7 @@
 
 #include <dlfcn.h>
 
+#include <array>
 #include <optional>
 
 namespace engine::cuda {
@@ -19,6 +20,7 @@ struct Nvml::Library {
   void* handle = nullptr;
   int (*init)() = nullptr;
   int (*shutdown)() = nullptr;
+  int (*driver)(char* text, unsigned size) = nullptr;
   int (*find)(const char* pci_bus_id, Device* device) = nullptr;
   int (*clock)(Device device, int kind, unsigned* megahertz) = nullptr;
   int (*power)(Device device, unsigned* milliwatts) = nullptr;
@@ -45,6 +47,7 @@ struct Nvml::Library {
     if (handle == nullptr) return false;
     const bool complete =
         load("nvmlInit_v2", &init) && load("nvmlShutdown", &shutdown) &&
+        load("nvmlSystemGetDriverVersion", &driver) &&
         load("nvmlDeviceGetHandleByPciBusId_v2", &find) && load("nvmlDeviceGetClockInfo", &clock) &&
         load("nvmlDeviceGetPowerUsage", &power) && load("nvmlDeviceGetTemperature", &temperature);
     if (!complete) return false;
@@ -69,6 +72,12 @@ Telemetry Nvml::read() const {
     now.temperature_c = value;
   }
   return now;
+}
+
+std::string Nvml::driver() const {
+  std::array<char, 96> text{};
+  if (library_ == nullptr || library_->driver(text.data(), text.size() - 1) != kSuccess) return {};
+  return text.data();
 }
 
 }  // namespace engine::cuda

@@ -20,6 +20,8 @@ class Nvml {
   Nvml& operator=(const Nvml&) = delete;
 
   Telemetry read() const;
+  // The driver's version, or "".
+  std::string driver() const;
 
  private:
   struct Library;

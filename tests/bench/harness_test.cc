@@ -35,6 +35,7 @@ class NotingMeasure final : public Measure {
     notes += 't';
     return {};
   }
+  std::string driver() override { return {}; }
 };
 
 TEST_CASE("a kernel is timed after five warm-up calls, each sample on a flushed cache") {

@@ -5,7 +5,7 @@
 namespace engine::cpu {
 
 const Kernels& avx2_kernels() {
-  static constexpr Kernels kTable = make_kernels("avx2", "AVX2", nullptr);
+  static constexpr Kernels kTable = make_kernels("avx2", "AVX2", nullptr, nullptr);
   return kTable;
 }
 

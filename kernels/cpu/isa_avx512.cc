@@ -5,7 +5,7 @@
 namespace engine::cpu {
 
 const Kernels& avx512_kernels() {
-  static constexpr Kernels kTable = make_kernels("avx512", "AVX-512", nullptr);
+  static constexpr Kernels kTable = make_kernels("avx512", "AVX-512", nullptr, nullptr);
   return kTable;
 }
 

@@ -5,7 +5,7 @@
 namespace engine::cpu {
 
 const Kernels& portable_kernels() {
-  static constexpr Kernels kTable = make_kernels("portable", "portable kernels", nullptr);
+  static constexpr Kernels kTable = make_kernels("portable", "portable kernels", nullptr, nullptr);
   return kTable;
 }
 

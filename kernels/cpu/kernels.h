@@ -99,6 +99,8 @@ struct Kernels {
   // w and x both bf16, products exact and sums fp32; null where the machine has no such dot
   // product. Subnormal operands and sums count as zero.
   void (*dot_block_bf16)(const DotBlock& block);
+  // Exact: a byte has fewer bits than bf16's significand. Null as dot_block_bf16.
+  void (*int8_to_bf16)(const std::int8_t* source, bf16_t* destination, std::int64_t count);
   // By the type of the cache.
   void (*attend[kFloatTypes])(const Attend& pass);
 };

@@ -16,8 +16,15 @@ static_assert(kMany.tokens % kTokenTile == 0);
 constexpr std::size_t bytes_of(const Blocking& blocking) {
   return static_cast<std::size_t>(blocking.sum_floats() + blocking.x_floats()) * sizeof(float);
 }
+// With x, and quantised weights, in bf16.
+constexpr std::size_t pair_bytes_of(const Blocking& blocking) {
+  const std::int64_t pair_rows = blocking.tokens + blocking.rows;
+  return static_cast<std::size_t>(blocking.sum_floats()) * sizeof(float) +
+         static_cast<std::size_t>(pair_rows * blocking.pair_stride()) * sizeof(bf16_t);
+}
 static_assert(bytes_of(kFew) <= Context::kScratchBytes &&
-              bytes_of(kMany) <= Context::kScratchBytes);
+              bytes_of(kMany) <= Context::kScratchBytes &&
+              pair_bytes_of(kMany) <= Context::kScratchBytes);
 
 std::int64_t index_of(const Product& p, std::int64_t token) {
   return p.tokens == nullptr ? token : p.tokens[token];
@@ -30,12 +37,56 @@ const std::byte* weight_at(const Product& p, std::int64_t row, std::int64_t colu
          ((p.first + row) * p.weight.columns + column) * size;
 }
 
-// Whether bf16 is multiplied by bf16, without widening either. Below three tokens, reading W is
-// what takes the time.
+// Whether bf16 is multiplied by bf16, without widening either. With fewer tokens reading W is what
+// takes the time, or making int8 into bf16 first.
 bool multiplies_pairs(const Product& p) {
-  constexpr std::int64_t kPairTokens = 3;
-  return p.weight.format == QuantFormat::kBF16 && p.x_type == DType::kBF16 &&
-         p.count >= kPairTokens && p.context.kernels->dot_block_bf16 != nullptr;
+  constexpr std::int64_t kPairTokens = 3, kInt8PairTokens = 16;
+  static_assert(kInt8PairTokens > kFewTokens, "only large blocks have room for both operands");
+  if (p.x_type != DType::kBF16 || p.context.kernels->dot_block_bf16 == nullptr) return false;
+  return (p.weight.format == QuantFormat::kBF16 && p.count >= kPairTokens) ||
+         (p.weight.format == QuantFormat::kInt8 && p.count >= kInt8PairTokens);
+}
+
+const std::byte* x_at(const Product& p, std::int64_t token, std::int64_t column) {
+  return p.x.at(index_of(p, token)) + column * static_cast<std::int64_t>(dtype_size(p.x_type));
+}
+
+// The product of columns [k, k + block.columns) of x, from `token` on, by block.w: in f32 …
+void dot_widened(const Product& p, const Blocking& blocking, std::int64_t token, std::int64_t k,
+                 DotBlock block, float* x) {
+  const auto widen = p.context.kernels->to_float[type_index(p.x_type)];
+  for (std::int64_t m = 0; m < block.tokens; ++m) {
+    widen(x_at(p, token + m, k), x + m * blocking.stride(), block.columns);
+  }
+  block.x = x;
+  block.x_stride = blocking.stride();
+  p.context.kernels->dot_block[weight_index(p.weight.format)](block);
+}
+
+// … or in pairs of bf16.
+void dot_pairs(const Product& p, const Blocking& blocking, std::int64_t token, std::int64_t k,
+               DotBlock block, bf16_t* x) {
+  const std::int64_t stride = blocking.pair_stride();
+  for (std::int64_t m = 0; m < block.tokens; ++m) {
+    std::memcpy(x + m * stride, x_at(p, token + m, k),
+                static_cast<std::size_t>(block.columns) * sizeof(bf16_t));
+  }
+  block.x = x;
+  block.x_stride = stride;
+  if (p.weight.format == QuantFormat::kInt8) {
+    const auto* q = static_cast<const std::int8_t*>(block.w);
+    bf16_t* w = x + blocking.tokens * stride;
+    for (std::int64_t n = 0; n < block.rows; ++n) {
+      // The next rows are as short as this one, too short for the hardware to see them coming.
+      constexpr std::int64_t kAhead = 2, kLine = 64;
+      const std::int8_t* ahead = q + std::min(n + kAhead, block.rows - 1) * block.w_stride;
+      for (std::int64_t i = 0; i < block.columns; i += kLine) __builtin_prefetch(ahead + i);
+      p.context.kernels->int8_to_bf16(q + n * block.w_stride, w + n * stride, block.columns);
+    }
+    block.w = w;
+    block.w_stride = stride;
+  }
+  p.context.kernels->dot_block_bf16(block);
 }
 
 // Scales sums (tokens, rows), adds the residual, rounds and stores them.
@@ -65,36 +116,26 @@ std::int64_t block_tokens(const Blocking& blocking, std::int64_t tokens) {
 void multiply_block(const Product& p, std::int64_t token, std::int64_t tokens, std::int64_t row,
                     std::int64_t rows, int worker) {
   const Blocking& blocking = blocking_for(p.count);
-  const Kernels& kernels = *p.context.kernels;
-  const bool pairs = multiplies_pairs(p);
-  const auto widen = kernels.to_float[type_index(p.x_type)];
-  const auto dot =
-      pairs ? kernels.dot_block_bf16 : kernels.dot_block[weight_index(p.weight.format)];
-  const auto x_size = static_cast<std::int64_t>(dtype_size(p.x_type));
   float* sums = p.context.thread_scratch(worker);  // (tokens, rows)
-  float* x = sums + blocking.sum_floats();         // (tokens, columns), rows stride() apart
+  const bool pairs = multiplies_pairs(p);
   if (p.weight.columns == 0) std::fill_n(sums, blocking.sum_floats(), 0.0f);
   for (std::int64_t k = 0; k < p.weight.columns; k += blocking.columns) {
-    const std::int64_t columns = std::min(blocking.columns, p.weight.columns - k);
-    for (std::int64_t m = 0; m < tokens; ++m) {
-      const std::byte* from = p.x.at(index_of(p, token + m)) + k * x_size;
-      float* to = x + m * blocking.stride();
-      if (pairs) {
-        std::memcpy(to, from, static_cast<std::size_t>(columns) * sizeof(bf16_t));
-      } else {
-        widen(from, to, columns);
-      }
+    DotBlock block = {.w = weight_at(p, row, k),
+                      .w_stride = p.weight.columns,
+                      .rows = rows,
+                      .x = nullptr,
+                      .x_stride = 0,
+                      .tokens = tokens,
+                      .columns = std::min(blocking.columns, p.weight.columns - k),
+                      .out = sums,
+                      .out_stride = blocking.rows,
+                      .accumulate = k > 0};
+    void* scratch = sums + blocking.sum_floats();
+    if (pairs) {
+      dot_pairs(p, blocking, token, k, block, static_cast<bf16_t*>(scratch));
+    } else {
+      dot_widened(p, blocking, token, k, block, static_cast<float*>(scratch));
     }
-    dot({.w = weight_at(p, row, k),
-         .w_stride = p.weight.columns,
-         .rows = rows,
-         .x = x,
-         .x_stride = pairs ? 2 * blocking.stride() : blocking.stride(),
-         .tokens = tokens,
-         .columns = columns,
-         .out = sums,
-         .out_stride = blocking.rows,
-         .accumulate = k > 0});
   }
   finish(p, blocking, sums, token, tokens, row, rows);
 }

@@ -2,10 +2,12 @@
 //
 // W is read where it lies, each element widened in registers: a few tokens (decoding) are bound by
 // its bytes, and with many (prefill) the widening hides behind the arithmetic. x is widened into
-// this thread's scratch. Work is cut into blocks of rows and tokens; the columns come in pieces of
-// fixed length, whose sums are added up in fp32. So the order of every sum depends on K and on
-// whether tokens are few or many, and on nothing else. Quantised weights enter the sums as the
-// integers they are stored as (exact in fp32); the scale of a row multiplies its sum.
+// this thread's scratch. Where the machine multiplies bf16 by bf16, operands that are bf16, or int8
+// (which bf16 holds exactly), are not widened further. Work is cut into blocks of rows and tokens;
+// the columns come in pieces of fixed length, whose sums are added up in fp32. So the order of
+// every sum depends on K and on whether tokens are few or many, and on nothing else. Quantised
+// weights enter the sums as the integers they are stored as (exact in fp32); the scale of a row
+// multiplies its sum.
 #pragma once
 
 #include <cstdint>
@@ -21,6 +23,8 @@ struct Blocking {
 
   // Between rows of x; the padding keeps equal columns of different rows out of the same cache set.
   constexpr std::int64_t stride() const { return columns + 16; }
+  // The same in bf16.
+  constexpr std::int64_t pair_stride() const { return columns + 32; }
   constexpr std::int64_t sum_floats() const { return tokens * rows; }
   constexpr std::int64_t x_floats() const { return tokens * stride(); }
 };

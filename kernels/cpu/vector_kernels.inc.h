@@ -463,7 +463,9 @@ void attend_pass(const Attend& pass) {
 }
 
 inline constexpr Kernels make_kernels(const char* name, const char* label,
-                                      void (*dot_block_bf16)(const DotBlock&)) {
+                                      void (*dot_block_bf16)(const DotBlock&),
+                                      void (*int8_to_bf16)(const std::int8_t*, bf16_t*,
+                                                           std::int64_t)) {
   return {
       .name = name,
       .label = label,
@@ -478,6 +480,7 @@ inline constexpr Kernels make_kernels(const char* name, const char* label,
       .dot_block = {dot_block_rows<float>, dot_block_rows<f16_t>, dot_block_rows<bf16_t>,
                     dot_block_rows<std::int8_t>},
       .dot_block_bf16 = dot_block_bf16,
+      .int8_to_bf16 = int8_to_bf16,
       .attend = {attend_pass<float>, attend_pass<f16_t>, attend_pass<bf16_t>},
   };
 }

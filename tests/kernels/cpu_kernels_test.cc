@@ -8,11 +8,13 @@
 #include <cstdlib>
 #include <limits>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "kernels/cpu/isa.h"
 #include "kernels/cpu/kernels.h"
 #include "quant/half.h"
+#include "quant/int8.h"
 #include "tests/support/outcome.h"
 
 namespace engine::test {
@@ -155,7 +157,7 @@ class IntegerProduct {
     for (std::int64_t i = 0; i < tokens * stride_; ++i) x_.push_back(value(i, 11));
   }
 
-  // `dot` on w stored as W and x as X; what lies between rows is NaN and must not be read.
+  // `dot` on w stored as W and x as X; what lies between rows is NaN (or 127) and must not be read.
   template <typename W, typename X>
   bool agrees(void (*dot)(const DotBlock&)) const {
     const std::vector<W> w = stored<W>(w_, rows_);
@@ -192,11 +194,17 @@ class IntegerProduct {
   }
   template <typename T>
   std::vector<T> stored(const std::vector<float>& values, std::int64_t rows) const {
-    const T nan = from_float<T>(std::numeric_limits<float>::quiet_NaN());
-    std::vector<T> result(values.size(), nan);
+    const auto convert = [](float value) {
+      if constexpr (std::is_same_v<T, std::int8_t>) {
+        return static_cast<T>(std::isnan(value) ? 127.0f : value);
+      } else {
+        return from_float<T>(value);
+      }
+    };
+    std::vector<T> result(values.size(), convert(std::numeric_limits<float>::quiet_NaN()));
     for (std::int64_t row = 0; row < rows; ++row) {
       for (std::int64_t k = 0; k < columns_; ++k) {
-        result[index(row, k)] = from_float<T>(values[index(row, k)]);
+        result[index(row, k)] = convert(values[index(row, k)]);
       }
     }
     return result;
@@ -215,6 +223,7 @@ TEST_CASE("cpu kernels multiply blocks of every size exactly") {
       wrong += !product.agrees<float, float>(kernels->dot_block[0]);
       wrong += !product.agrees<f16_t, float>(kernels->dot_block[1]);
       wrong += !product.agrees<bf16_t, float>(kernels->dot_block[2]);
+      wrong += !product.agrees<std::int8_t, float>(kernels->dot_block[3]);
       if (kernels->dot_block_bf16 != nullptr) {
         wrong += !product.agrees<bf16_t, bf16_t>(kernels->dot_block_bf16);
       }
@@ -227,6 +236,77 @@ TEST_CASE("cpu kernels multiply blocks of every size exactly") {
       for (std::int64_t tokens = 1; tokens <= 3; ++tokens) check(3, tokens, columns);
     }
     CHECK(wrong == 0);
+  }
+}
+
+TEST_CASE("cpu kernels quantise rows to int8 bit for bit as quant does") {
+  for (const Kernels* kernels : tables()) {
+    CAPTURE(kernels->label);
+    int wrong = 0;
+    std::uint32_t state = 1;
+    const auto random = [&] {  // in [−1, 1)
+      state = state * 1664525u + 1013904223u;
+      return static_cast<float>(static_cast<std::int32_t>(state)) * 0x1p-31f;
+    };
+    for (std::size_t width = 0; width <= 150; ++width) {
+      for (const int exponent : {-140, -30, -21, -6, 0, 7, 100}) {
+        std::vector<float> weights(width);
+        for (float& w : weights) w = std::ldexp(random(), exponent);
+        // Quarters of a step, and ties, where the scale is 1.
+        if (exponent == 7 && width > 0) {
+          for (float& w : weights) w = std::round(w * 4.0f) / 4.0f;
+          weights[width / 2] = width % 2 == 0 ? 127.5f : -127.5f;
+        }
+        std::vector<std::int8_t> expected(width), found(width + 1, 99);
+        const std::uint16_t scale = int8_quantise_row(weights, expected);
+        bf16_t found_scale[2] = {{0xffff}, {0xffff}};
+        wrong += !kernels->quantise_int8(weights.data(), found.data(), found_scale,
+                                         static_cast<std::int64_t>(width));
+        wrong += found.back() != 99 || found_scale[1].bits != 0xffff;
+        found.pop_back();
+        wrong += found != expected || found_scale[0].bits != scale;
+      }
+    }
+    CHECK(wrong == 0);
+  }
+}
+
+TEST_CASE("cpu kernels refuse to quantise NaN and infinity wherever they stand") {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  for (const Kernels* kernels : tables()) {
+    CAPTURE(kernels->label);
+    std::vector<float> weights(75, 1.0f);
+    weights[3] = std::numeric_limits<float>::max();
+    std::vector<std::int8_t> q(75);
+    bf16_t scale;
+    CHECK(kernels->quantise_int8(weights.data(), q.data(), &scale, 75));
+    for (const float bad : {kInfinity, -kInfinity, std::numeric_limits<float>::quiet_NaN()}) {
+      int accepted = 0;
+      for (std::size_t i = 0; i < weights.size(); ++i) {
+        std::vector<float> broken = weights;
+        broken[i] = bad;
+        accepted += kernels->quantise_int8(broken.data(), q.data(), &scale, 75);
+      }
+      CHECK(accepted == 0);
+    }
+  }
+}
+
+TEST_CASE("cpu kernels turn every int8 into bf16 exactly") {
+  for (const Kernels* kernels : tables()) {
+    if (kernels->int8_to_bf16 == nullptr) continue;
+    CAPTURE(kernels->label);
+    std::vector<std::int8_t> bytes;
+    for (int i = 0; i < 512; ++i) bytes.push_back(static_cast<std::int8_t>(i * 37 % 256 - 128));
+    for (std::size_t count = 0; count <= bytes.size(); count += count < 70 ? 1 : 67) {
+      std::vector<bf16_t> out(count + 1, bf16_t{0xffff});
+      kernels->int8_to_bf16(bytes.data(), out.data(), static_cast<std::int64_t>(count));
+      int wrong = out.back().bits != 0xffff;
+      for (std::size_t i = 0; i < count; ++i) {
+        wrong += to_float(out[i]) != static_cast<float>(bytes[i]);
+      }
+      CHECK(wrong == 0);
+    }
   }
 }
 

@@ -89,6 +89,11 @@ int run_experiments(const BenchFlags& flags, const SignalWatcher& signals) {
   Ceilings ceilings(context.device, context.backend);
   context.ceilings = &ceilings;
   std::vector<Result> results;
+  const auto keep = [&] {
+    if (results.empty()) return;
+    if (file) file->append(results);
+    write_stdout(render(results, flags.format));
+  };
   try {
     for (const Order& order : orders) {
       for (Result& result : order.experiment->run(context, order.flags)) {
@@ -96,10 +101,13 @@ int run_experiments(const BenchFlags& flags, const SignalWatcher& signals) {
       }
     }
   } catch (const Interrupted&) {
+    keep();
     return signals.exit_code();
+  } catch (...) {  // one that failed takes nothing from those before it
+    keep();
+    throw;
   }
-  if (file) file->append(results);
-  write_stdout(render(results, flags.format));
+  keep();
   return 0;
 }
 

@@ -66,8 +66,6 @@ class Experiment {
   void prepare(Session& session) const;
   Sample run_once(Session& session, const std::vector<std::int32_t>& prompt);
   void note(const std::string& what, double value, const char* unit) const;
-  // The source's targets hold for exactly its own experiment.
-  ModelTargets targets() const;
   // What a step behind `position` tokens could reach at the rate of plain reads.
   double token_ceiling(std::int64_t position);
   double model_gigabytes() {
@@ -143,7 +141,7 @@ void Experiment::add_run_rows(double startup_s, std::vector<Sample> samples,
     decode.push_back(sample.generation.tokens_per_s);
     first_token.push_back(1e3 * sample.generation.prefill_s);
   }
-  const ModelTargets goal = targets();
+  const ModelTargets goal = targets_for(flags_, spec_);
   const double tokens_ceiling = context_.ceilings->read_gb_per_s() / gigabytes;
   Result& tokens = add("token_per_sec", rate, telemetry);
   tokens.target = goal.token_per_sec;
@@ -239,15 +237,6 @@ Result& Experiment::add(const std::string& metric, std::vector<double> values,
   return results_.back();
 }
 
-ModelTargets Experiment::targets() const {
-  const bool theirs = flags_.model.empty() && flags_.dtype == DType::kBF16 &&
-                      flags_.max_new_tokens == kTargetTokens &&
-                      flags_.prompt_len == static_cast<std::int64_t>(kPrompt.size()) &&
-                      subject_.decoder().config().layers == spec_.config().layers;
-  if (!theirs) return {};
-  return flags_.int8 ? spec_.int8 : spec_.bf16;
-}
-
 void Experiment::note(const std::string& what, double value, const char* unit) const {
   char number[32];
   std::snprintf(number, sizeof(number), "%.2f", value);
@@ -256,6 +245,16 @@ void Experiment::note(const std::string& what, double value, const char* unit) c
 }
 
 }  // namespace
+
+ModelTargets targets_for(const BenchFlags& flags, const ModelSpec& spec) {
+  const std::int64_t layers = spec.config().layers;
+  const bool theirs = flags.model.empty() && flags.dtype == DType::kBF16 &&
+                      flags.max_new_tokens == kTargetTokens &&
+                      flags.prompt_len == static_cast<std::int64_t>(kPrompt.size()) &&
+                      flags.layers.value_or(layers) == layers;
+  if (!theirs) return {};
+  return flags.int8 ? spec.int8 : spec.bf16;
+}
 
 std::vector<std::int32_t> prompt_ids(std::int64_t count, std::int64_t vocab, std::uint64_t seed) {
   std::vector<std::int32_t> ids;

@@ -7,6 +7,7 @@
 // first run, less the median later run: quantising, packing, recording and loading of modules.
 #pragma once
 
+#include <cstdint>
 #include <vector>
 
 #include "bench/models.h"
@@ -18,6 +19,9 @@ namespace engine::bench {
 // Throws what loading and running throw, and Interrupted.
 std::vector<Result> run_model(const RunContext& context, const BenchFlags& flags,
                               const ModelSpec& spec);
+
+// The source's targets where `flags` ask for exactly its own experiment, else none.
+ModelTargets targets_for(const BenchFlags& flags, const ModelSpec& spec);
 
 // The prompt: `count` ids below `vocab`, the experiments' own six first, then drawn from the seed.
 std::vector<std::int32_t> prompt_ids(std::int64_t count, std::int64_t vocab, std::uint64_t seed);

@@ -61,6 +61,31 @@ TEST_CASE("a prompt is the experiments' six ids, then drawn from the seed, all i
   CHECK(prompt_ids(1000, 512, 2) != longer);
 }
 
+TEST_CASE("targets stand beside exactly the source's experiments") {
+  for (const ModelSpec& spec : model_specs()) {
+    BenchFlags flags;
+    const bool llama = spec.name == "llama2-7b", mixtral = spec.name == "mixtral-8x7b";
+    CHECK(targets_for(flags, spec).token_per_sec == (llama ? 94 : 0));
+    CHECK(targets_for(flags, spec).memory_bandwidth == (llama ? 1253 : 0));
+    CHECK(targets_for(flags, spec).startup_time == (llama ? 162 : 0));
+    flags.int8 = true;
+    CHECK(targets_for(flags, spec).token_per_sec == (llama ? 144 : mixtral ? 175 : 0));
+    CHECK(targets_for(flags, spec).memory_bandwidth == (llama ? 957 : mixtral ? 1130 : 0));
+    CHECK(targets_for(flags, spec).startup_time == (llama ? 172 : mixtral ? 162 : 0));
+    const BenchFlags exact = flags;
+    flags.layers = 32;
+    CHECK(targets_for(flags, spec).token_per_sec == (llama ? 144 : 0));
+    for (const auto& change : std::vector<void (*)(BenchFlags&)>{
+             [](BenchFlags& f) { f.layers = 2; }, [](BenchFlags& f) { f.max_new_tokens = 199; },
+             [](BenchFlags& f) { f.prompt_len = 7; }, [](BenchFlags& f) { f.model = "dir"; },
+             [](BenchFlags& f) { f.dtype = DType::kF16; }}) {
+      flags = exact;
+      change(flags);
+      CHECK(targets_for(flags, spec).token_per_sec == 0);
+    }
+  }
+}
+
 TEST_CASE("all stands for the standard runs, and a name that nobody knows lists those known") {
   BenchFlags flags;
   flags.words = {"ceilings", "all"};

@@ -185,6 +185,13 @@ TEST_CASE("a result file is appended to, or left alone when a run fails") {
   CHECK(failed.out.empty());
   CHECK(content(file) == second);
 
+  // What was finished before a failure is kept.
+  const Result partly = bench({"ceilings", "llama-1b", "--layers", "1", "--prefill", "9000",
+                               "--device", "cpu", "-n", "2", "--samples", "1", "-o", "csv"});
+  CHECK_MESSAGE(partly.exit_code == 2, partly.describe());
+  CHECK(partly.out.find("ceilings,copy(GB/s),") != std::string::npos);
+  CHECK(partly.out.find("Llama") == std::string::npos);
+
   const Result ratio = bench({"compare", file.string(), file.string(), "-o", "csv"});
   REQUIRE_MESSAGE(ratio.exit_code == 0, ratio.describe());
   std::istringstream lines(ratio.out);

@@ -114,7 +114,7 @@ TEST_CASE("linear of every size and type is within its bound") {
   on_every_backend([](Backend& backend) {
     for (const cases::LinearCase& problem : cases_for(backend, cases::linear_cases())) {
       for (const DType dtype : cases::kFloatTypes) {
-        if (problem.large && dtype != DType::kBF16) continue;
+        if (!runs_in(backend, problem, dtype)) continue;
         const LinearFixture fixture(backend, problem, dtype);
         fixture.check({false, false, false, kDense});
         fixture.check({false, true, true, kDense});

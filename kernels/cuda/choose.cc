@@ -11,7 +11,7 @@ namespace {
 constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 // The smallest compiled number of tokens that covers `tokens`.
-int token_tile(std::int64_t tokens) { return tokens <= 1 ? 1 : tokens <= 2 ? 2 : 4; }
+int token_tile(std::int64_t tokens) { return tokens <= 1 ? 1 : 2; }
 
 int head_bucket(std::int64_t head_size) {
   for (const int bucket : {16, 32, 64, 96, 128, 192, 256}) {

@@ -49,7 +49,7 @@ struct LinearProblem {
 
 struct LinearPlan {
   LinearKernel kernel = LinearKernel::kTiled;
-  // kGemv: tokens served by one pass over the weights (1, 2 or 4), 16-byte loads or single
+  // kGemv: tokens served by one pass over the weights (1 or 2), 16-byte loads or single
   // elements, blocks of the grid.
   int token_tile = 1;
   bool vector_loads = true;
@@ -57,7 +57,7 @@ struct LinearPlan {
 };
 
 // Most tokens of the GEMV; cuBLASLt is faster for more.
-inline constexpr std::int64_t kGemvTokens = 4;
+inline constexpr std::int64_t kGemvTokens = 2;
 // Half of a Hopper multiprocessor's shared memory: a kernel that takes no more leaves room for the
 // next one beside it.
 inline constexpr std::size_t kHalfSharedBytes = 110 * 1024;

@@ -67,18 +67,6 @@ void launch_gemv(CudaContext& context, const LinearCall& call, const LinearPlan&
          shared, problem);
 }
 
-template <typename T>
-void pick_tile(CudaContext& context, const LinearCall& call, const LinearPlan& plan) {
-  switch (plan.token_tile) {
-    case 1:
-      return launch_gemv<T, 1, true>(context, call, plan);
-    case 2:
-      return launch_gemv<T, 2, true>(context, call, plan);
-    default:
-      return launch_gemv<T, 4, true>(context, call, plan);
-  }
-}
-
 }  // namespace
 
 void linear_gemv(CudaContext& context, const LinearCall& call, const LinearPlan& plan) {
@@ -86,10 +74,12 @@ void linear_gemv(CudaContext& context, const LinearCall& call, const LinearPlan&
                  " tokens in a tile of ", plan.token_tile);
   dispatch_float(call.x.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    if (plan.vector_loads) {
-      pick_tile<T>(context, call, plan);
-    } else {
+    if (!plan.vector_loads) {
       launch_gemv<T, 1, false>(context, call, plan);
+    } else if (plan.token_tile == 1) {
+      launch_gemv<T, 1, true>(context, call, plan);
+    } else {
+      launch_gemv<T, 2, true>(context, call, plan);
     }
   });
 }

@@ -4,7 +4,7 @@
 # Usage: tools/gpu_check.sh BIN_DIR [PART...]      parts: auto portable memcheck racecheck synccheck
 #                                                  initcheck; default: all
 # The sanitizers run the cases that are not marked large; racecheck, by far the slowest, looks at the
-# first launches of each kernel that uses shared memory. A run is stopped after TIMEOUT seconds
+# first launches of each kernel that uses shared memory, one after the other (portable). A run is stopped after TIMEOUT seconds
 # (default 200). Prints one line a part last; logs go to $OUT (default: the current
 # folder). Exit 1 where a part failed.
 set -uo pipefail
@@ -38,7 +38,7 @@ for part in "$@"; do
       for pair in attention_decode:attention attention_prefill:attention attention_plain:attention \
                   gemv:linear gemv:attention_in gemv:feed_forward linear_tiled:linear \
                   rmsnorm:rmsnorm sample:sample; do
-        ENGINE_TEST_QUICK=1 run_part "racecheck_${pair/:/_in_}" compute-sanitizer --tool racecheck \
+        ENGINE_CUDA_PATH=portable ENGINE_TEST_QUICK=1 run_part "racecheck_${pair/:/_in_}" compute-sanitizer --tool racecheck \
           --error-exitcode 1 --kernel-name "kernel_substring=${pair%%:*}_kernel" \
           --launch-count "${RACECHECK_LAUNCHES:-60}" "$bin/kernels_test" "-tc=${pair##*:}*"
       done ;;

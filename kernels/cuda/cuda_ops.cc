@@ -9,7 +9,6 @@ namespace engine::cuda {
 namespace {
 
 constexpr std::int64_t kVectorBytes = 16;
-constexpr std::int64_t kLeastSplitRows = 1024;
 
 bool is_aligned(const void* address) {
   return reinterpret_cast<std::uintptr_t>(address) % kVectorBytes == 0;
@@ -75,31 +74,10 @@ void CudaOps::linear(const LinearCall& call) {
       return cuda::linear_gemv(context_, call, plan);
     case LinearKernel::kMatmul:
       if (matmul_.linear(call)) return;
-      if (call.weight.rows >= 2 * kLeastSplitRows) return linear_in_halves(call);
       [[fallthrough]];
     case LinearKernel::kTiled:
       return cuda::linear_tiled(context_, call);
   }
-}
-
-// For a product of very many tiles cuBLASLt offers only algorithms that hand the tiles out by a
-// counter, cleared by a memset; for half of its rows it has others.
-void CudaOps::linear_in_halves(const LinearCall& call) {
-  const std::int64_t rows = call.weight.rows;
-  const std::int64_t upper = rows / 2 / kLeastSplitRows * kLeastSplitRows;
-  const std::size_t row_bytes =
-      format_info(call.weight.format).row_bytes(static_cast<std::size_t>(call.weight.columns));
-  const auto part = [&](std::int64_t begin, std::int64_t count) {
-    LinearCall half = call;
-    half.weight.rows = count;
-    half.weight.data = static_cast<const std::byte*>(call.weight.data) +
-                       static_cast<std::size_t>(begin) * row_bytes;
-    half.out = call.out.slice(1, begin, count);
-    if (call.residual) half.residual = call.residual.slice(1, begin, count);
-    return half;
-  };
-  linear(part(0, upper));
-  linear(part(upper, rows - upper));
 }
 
 void CudaOps::rope(const RopeCall& call) {

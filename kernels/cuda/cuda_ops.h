@@ -33,8 +33,6 @@ class CudaOps final : public Ops {
   template <typename C>
   void begin(const char* name, const C& call);
 
-  void linear_in_halves(const LinearCall& call);
-
   CudaContext& context_;
   Matmul matmul_;
 };

@@ -103,7 +103,8 @@ HeadSample expected_of(const Attention& a) {
   HeadSample sample;
   const std::int64_t total = a.problem.heads, group = total / a.problem.kv_heads;
   const std::int64_t cost_of_head = a.problem.cost(a.dtype).flops / total;
-  const std::int64_t count = std::clamp<std::int64_t>(16'000'000 / (cost_of_head + 1), 2, total);
+  const std::int64_t count =
+      std::min(std::max<std::int64_t>(16'000'000 / (cost_of_head + 1), 2), total);
   for (std::int64_t i = 0; i < std::min(count, total); ++i) {
     sample.heads.push_back(count == 1 ? 0 : i * (total - 1) / std::max<std::int64_t>(1, count - 1));
   }

@@ -64,7 +64,7 @@ void launch_gemv(CudaContext& context, const LinearCall& call, const LinearPlan&
   const std::size_t shared =
       gemv_shared_bytes(call.weight.columns, call.x.dtype, kTokens, rows, false);
   launch(context, gemv_kernel<T, kTokens, kVector, Problem>, to_unsigned(plan.blocks), kGemvThreads,
-         shared, problem);
+         gemv_launch_bytes(context.arch(), shared), problem);
 }
 
 }  // namespace

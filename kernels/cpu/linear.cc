@@ -2,9 +2,9 @@
 //
 // W is read where it lies, each element widened in registers: a few tokens (decoding) are bound by
 // its bytes, and with many (prefill) the widening hides behind the arithmetic. x is widened into
-// this thread's scratch. Work is cut into blocks of rows and tokens; the columns come in pieces of
-// fixed length, whose sums are added up in fp32. So the order of every sum depends on K and on
-// whether tokens are few or many, and on nothing else.
+// scratch: whole and once for a few tokens, else block by block. Work is cut into blocks of rows
+// and tokens; the columns come in pieces of fixed length, whose sums are added up in fp32. So the
+// order of every sum depends on K and on whether tokens are few or many, and on nothing else.
 #include <algorithm>
 #include <cstring>
 
@@ -43,7 +43,10 @@ struct Problem {
   DType weight_type;
   bool pairs;  // bf16 by bf16, without widening either
   std::int64_t tokens, rows, columns;
+  const void* x = nullptr;    // (T, K) ready to be multiplied; null: each block makes its own
+  std::int64_t x_stride = 0;  // elements
 
+  std::size_t x_bytes() const { return pairs ? sizeof(bf16_t) : sizeof(float); }
   const std::byte* weight_at(std::int64_t row, std::int64_t column) const {
     return static_cast<const std::byte*>(call.weight.data) +
            (row * columns + column) * static_cast<std::int64_t>(dtype_size(weight_type));
@@ -64,30 +67,57 @@ struct Problem {
   }
 };
 
+// Makes columns [column, column + columns) of `tokens` rows of x ready in `to`, rows `stride`
+// floats apart.
+void load_x(const Problem& p, std::int64_t token, std::int64_t tokens, std::int64_t column,
+            std::int64_t columns, float* to, std::int64_t stride) {
+  const auto widen = p.context.kernels->to_float[type_index(p.call.x.dtype)];
+  for (std::int64_t m = 0; m < tokens; ++m) {
+    const std::byte* from = p.x_at(token + m, column);
+    if (p.pairs) {
+      std::memcpy(to + m * stride, from, static_cast<std::size_t>(columns) * sizeof(bf16_t));
+    } else {
+      widen(from, to + m * stride, columns);
+    }
+  }
+}
+
+// A few tokens: x as it lies where no widening is needed, else widened here for all blocks, where
+// the scratch of thread 0, past the sums that it needs itself, has room.
+void prepare_few(Problem& p, const Blocking& blocking) {
+  if (p.pairs || p.call.x.dtype == DType::kF32) {
+    p.x = p.call.x.data;
+    p.x_stride = p.call.x.stride(0);
+    return;
+  }
+  constexpr auto kFloats = static_cast<std::int64_t>(Context::kScratchBytes / sizeof(float));
+  if (p.tokens * p.columns > kFloats - blocking.sum_floats()) return;
+  float* to = p.context.thread_scratch(0) + blocking.sum_floats();
+  load_x(p, 0, p.tokens, 0, p.columns, to, p.columns);
+  p.x = to;
+  p.x_stride = p.columns;
+}
+
 // One block of the output.
 void run_block(const Problem& p, const Blocking& blocking, std::int64_t token, std::int64_t tokens,
                std::int64_t row, std::int64_t rows, float* scratch) {
   const Kernels& kernels = *p.context.kernels;
-  const auto widen = kernels.to_float[type_index(p.call.x.dtype)];
   const auto dot = p.pairs ? kernels.dot_block_bf16 : kernels.dot_block[type_index(p.weight_type)];
-  float* sums = scratch;                       // (tokens, rows)
-  float* x = scratch + blocking.sum_floats();  // (tokens, columns), rows stride() apart
+  float* sums = scratch;                         // (tokens, rows)
+  float* own = scratch + blocking.sum_floats();  // (tokens, columns), rows stride() apart
+  const auto own_stride =
+      blocking.stride() * static_cast<std::int64_t>(sizeof(float) / p.x_bytes());
   if (p.columns == 0) std::fill_n(sums, blocking.sum_floats(), 0.0f);
   for (std::int64_t k = 0; k < p.columns; k += blocking.columns) {
     const std::int64_t columns = std::min(blocking.columns, p.columns - k);
-    for (std::int64_t m = 0; m < tokens; ++m) {
-      float* to = x + m * blocking.stride();
-      if (p.pairs) {
-        std::memcpy(to, p.x_at(token + m, k), static_cast<std::size_t>(columns) * sizeof(bf16_t));
-      } else {
-        widen(p.x_at(token + m, k), to, columns);
-      }
-    }
+    if (p.x == nullptr) load_x(p, token, tokens, k, columns, own, blocking.stride());
+    const auto offset = static_cast<std::size_t>(token * p.x_stride + k) * p.x_bytes();
     dot({.w = p.weight_at(row, k),
          .w_stride = p.columns,
          .rows = rows,
-         .x = x,
-         .x_stride = p.pairs ? 2 * blocking.stride() : blocking.stride(),
+         .x = p.x == nullptr ? static_cast<const void*>(own)
+                             : static_cast<const std::byte*>(p.x) + offset,
+         .x_stride = p.x == nullptr ? own_stride : p.x_stride,
          .tokens = tokens,
          .columns = columns,
          .out = sums,
@@ -102,17 +132,19 @@ void run_block(const Problem& p, const Blocking& blocking, std::int64_t token, s
 void linear(const Context& context, const LinearCall& call) {
   const DType weight_type = storage_dtype(call.weight.format);
   // Below this, reading W is what takes the time.
-  constexpr std::int64_t kPairTokens = 3;
+  constexpr std::int64_t kPairTokens = 5;
   const bool pairs = weight_type == DType::kBF16 && call.x.dtype == DType::kBF16 &&
                      call.x.size(0) >= kPairTokens && context.kernels->dot_block_bf16 != nullptr;
-  const Problem problem = {.context = context,
-                           .call = call,
-                           .weight_type = weight_type,
-                           .pairs = pairs,
-                           .tokens = call.x.size(0),
-                           .rows = call.weight.rows,
-                           .columns = call.weight.columns};
-  const Blocking& blocking = problem.tokens <= kFewTokens ? kFew : kMany;
+  Problem problem = {.context = context,
+                     .call = call,
+                     .weight_type = weight_type,
+                     .pairs = pairs,
+                     .tokens = call.x.size(0),
+                     .rows = call.weight.rows,
+                     .columns = call.weight.columns};
+  const bool few = problem.tokens <= kFewTokens;
+  const Blocking& blocking = few ? kFew : kMany;
+  if (few) prepare_few(problem, blocking);
   // Equal blocks of tokens, each of whole register tiles.
   const std::int64_t token_blocks = ceil_div(problem.tokens, blocking.tokens);
   if (token_blocks == 0) return;

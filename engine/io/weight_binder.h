@@ -3,7 +3,7 @@
 // A model first declares what it wants: names, exact shapes, and where the result goes. Nothing is
 // read or made then, so that missing, extra or misshapen tensors and the memory that all of it
 // takes are known before the first byte of data. A subclass says where the values come from: a
-// checkpoint (here), or a generator (synthetic_binder.h).
+// checkpoint (here), or a generator (bench/synthetic_binder.h).
 //
 // Until the weights are loaded, what was declared has its shape and format but an address that
 // nobody may touch, so that the session's memory can be worked out. Used by one thread. The memory

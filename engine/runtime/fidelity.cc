@@ -39,6 +39,24 @@ Row summarise(std::span<const float> logits) {
   return row;
 }
 
+// Appends `piece` to both sequences and adds the rows from the window's row `first` on.
+void compare_piece(Session& reference, Session& candidate, std::span<const std::int32_t> piece,
+                   std::int64_t first, Fidelity& result) {
+  const auto width = static_cast<std::size_t>(reference.vocab());
+  const std::int64_t begin = reference.position();
+  std::vector<float> expected;
+  reference.prefill(piece, false, [&](std::int64_t, std::span<const float> rows) {
+    expected.insert(expected.end(), rows.begin(), rows.end());
+  });
+  candidate.prefill(piece, false, [&](std::int64_t row, std::span<const float> rows) {
+    for (std::size_t at = 0; at < rows.size(); at += width, ++row) {
+      if (row < first) continue;
+      const auto same = static_cast<std::size_t>(row - begin) * width;
+      result.add(std::span<const float>(expected).subspan(same, width), rows.subspan(at, width));
+    }
+  });
+}
+
 double share(std::int64_t part, std::int64_t whole) {
   return whole > 0 ? static_cast<double>(part) / static_cast<double>(whole) : 1.0;
 }
@@ -72,47 +90,37 @@ Fidelity fidelity(Session& reference, Session& candidate, std::span<const std::i
                   std::optional<std::int32_t> bos,
                   const std::function<void(std::int64_t tokens)>& progress) {
   ENGINE_REQUIRE(&reference != &candidate, "fidelity of a session to itself");
+  const auto count = static_cast<std::int64_t>(ids.size());
   const std::int64_t vocab = reference.vocab();
-  ENGINE_CHECK(!ids.empty(), ErrorKind::kUsage, "fidelity: the text has no token");
+  const std::int64_t window = std::min(reference.capacity(), candidate.capacity());
+  const std::int64_t offset = bos ? 0 : 1;  // row i of a window predicts token start + i + offset
+  ENGINE_CHECK(count > offset, ErrorKind::kUsage, "fidelity: the text has ", count,
+               " tokens, at least ", offset + 1, " are needed");
   ENGINE_CHECK(candidate.vocab() == vocab, ErrorKind::kUsage, "fidelity: vocabularies of ", vocab,
                " and ", candidate.vocab(), " tokens");
-  const auto window = static_cast<std::size_t>(
-      std::min(reference.capacity(), candidate.capacity()) - (bos ? 1 : 0));
-  ENGINE_CHECK(window > 0, ErrorKind::kUsage,
-               "fidelity: the context has no room for a token after BOS");
   const std::int64_t row_bytes = vocab * static_cast<std::int64_t>(sizeof(float));
-  const auto most =
-      static_cast<std::size_t>(std::clamp(kLogitsBytes / row_bytes, std::int64_t{1}, kMostRows));
+  const std::int64_t most = std::clamp(kLogitsBytes / row_bytes, std::int64_t{1}, kMostRows);
 
   Fidelity result;
-  std::vector<std::int32_t> input;
-  std::vector<float> expected;
-  for (std::size_t start = 0; start < ids.size(); start += window) {
-    const auto part = ids.subspan(start, std::min(window, ids.size() - start));
-    input.clear();
+  std::int64_t compared = offset;  // predictions of tokens before this one are done
+  for (std::int64_t start = 0; compared < count; start += std::max<std::int64_t>(window / 2, 1)) {
+    std::vector<std::int32_t> input;
     if (bos) input.push_back(*bos);
-    input.insert(input.end(), part.begin(), part.end());
+    const std::int64_t room = window - static_cast<std::int64_t>(input.size());
+    // The last token of the text is only ever predicted.
+    const std::int64_t take = std::min(room, count - 1 - start);
+    input.insert(input.end(), ids.begin() + start, ids.begin() + start + take);
     reference.reset();
     candidate.reset();
+    const auto size = static_cast<std::int64_t>(input.size());
     // Piece by piece, since the logits of a whole window can be gigabytes.
-    for (std::size_t begin = 0; begin < input.size(); begin += most) {
-      const auto piece =
-          std::span<const std::int32_t>(input).subspan(begin, std::min(most, input.size() - begin));
-      expected.clear();
-      reference.prefill(piece, false, [&](std::int64_t, std::span<const float> rows) {
-        expected.insert(expected.end(), rows.begin(), rows.end());
-      });
-      std::size_t at = 0;
-      candidate.prefill(piece, false, [&](std::int64_t, std::span<const float> rows) {
-        const auto width = static_cast<std::size_t>(vocab);
-        for (std::size_t row = 0; row < rows.size(); row += width, at += width) {
-          result.add(std::span<const float>(expected).subspan(at, width), rows.subspan(row, width));
-        }
-      });
-      if (progress) {
-        const std::size_t done = begin + piece.size() - (bos ? 1 : 0);
-        progress(static_cast<std::int64_t>(start + done));
-      }
+    for (std::int64_t begin = 0; begin < size; begin += most) {
+      const auto piece = std::span<const std::int32_t>(input).subspan(
+          static_cast<std::size_t>(begin), static_cast<std::size_t>(std::min(most, size - begin)));
+      compare_piece(reference, candidate, piece, compared - start - offset, result);
+      compared =
+          std::max(compared, start + begin + static_cast<std::int64_t>(piece.size()) + offset);
+      if (progress) progress(compared - offset);
     }
   }
   return result;

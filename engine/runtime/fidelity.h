@@ -31,11 +31,12 @@ struct Fidelity {
   void add(std::span<const float> reference, std::span<const float> candidate);
 };
 
-// Runs both sessions over `ids` and compares their logits at every position. A text longer than the
-// context is cut into windows of the smaller capacity, one after the other, each with BOS in front
-// where there is one (its row counts too). The sessions may share a backend, and are reset.
-// `progress` gets the number of tokens done so far. Throws Error{kUsage} for an empty text and for
-// models of different vocabularies.
+// Compares what both sessions predict for every token of `ids` (the first too, given BOS), in the
+// windows of perplexity(): as long as the smaller capacity with a stride of half of it, each
+// beginning with BOS where there is one, and only tokens that no earlier window predicted count.
+// The sessions may share a backend, and are reset. `progress` gets the number of tokens done so
+// far. Throws Error{kUsage} where there is nothing to predict and for models of different
+// vocabularies.
 Fidelity fidelity(Session& reference, Session& candidate, std::span<const std::int32_t> ids,
                   std::optional<std::int32_t> bos,
                   const std::function<void(std::int64_t tokens)>& progress);

@@ -12,6 +12,8 @@ namespace {
 
 // Below this a temperature is as good as greedy, and dividing by it could overflow.
 constexpr float kLeastTemperature = 1e-5f;
+// A penalty outside these could take a score out of fp32's range.
+constexpr double kLeastPenalty = 1e-3, kMostPenalty = 1e3;
 constexpr const char* kFile = "generation_config.json";
 
 struct Range {
@@ -68,9 +70,11 @@ SamplingChoice choose_sampling(const SamplingFlags& flags, const GenerationConfi
                                      {0, 1, false, "more than 0, at most 1"}));
   params.min_p = static_cast<float>(
       picker.pick("min-p", "min_p", flags.min_p, as_double(file.min_p), 0, {0, 1, true, "0 to 1"}));
-  params.repetition_penalty = static_cast<float>(
-      picker.pick("repetition-penalty", "repetition_penalty", flags.repetition_penalty,
-                  as_double(file.repetition_penalty), 1, {0, kMostReal, false, "more than 0"}));
+  params.repetition_penalty = static_cast<float>(picker.pick(
+      "repetition-penalty", "repetition_penalty", flags.repetition_penalty,
+      as_double(file.repetition_penalty), 1, {kLeastPenalty, kMostPenalty, true, "0.001 to 1000"}));
+  // What is more than 0 stays so in fp32.
+  params.top_p = std::max(params.top_p, std::numeric_limits<float>::min());
   if (params.temperature > 0) params.temperature = std::max(params.temperature, kLeastTemperature);
   choice.description = picker.take();
   return choice;

@@ -24,8 +24,7 @@ struct SamplingChoice {
 // A flag wins over a field present in generation_config.json (`do_sample: false` there means
 // temperature 0), which wins over the defaults 0.8 / 200 / 1 / 0 / 1. Throws Error{kUsage} for a
 // flag and Error{kModel} for a field out of its range: temperature ≥ 0, top-k ≥ 0 (0: all), 0 <
-// top-p ≤ 1, 0 ≤ min-p ≤ 1, repetition penalty > 0.
-SamplingChoice choose_sampling(const SamplingFlags& flags,
-                               const GenerationConfig& file);
+// top-p ≤ 1, 0 ≤ min-p ≤ 1, repetition penalty 0.001 to 1000.
+SamplingChoice choose_sampling(const SamplingFlags& flags, const GenerationConfig& file);
 
 }  // namespace engine

@@ -16,18 +16,19 @@ RowSet rows_of(const Tensor& tensor) {
 }  // namespace
 
 void linear(const Context& context, const LinearCall& call) {
-  const Product product = {.context = context,
-                           .weight = call.weight,
-                           .x_type = call.x.dtype,
-                           .out_type = call.out.dtype,
-                           .x = rows_of(call.x),
-                           .out = rows_of(call.out),
-                           .residual = rows_of(call.residual),
-                           .count = call.x.size(0)};
+  Product product = {.context = context,
+                     .weight = call.weight,
+                     .x_type = call.x.dtype,
+                     .out_type = call.out.dtype,
+                     .x = rows_of(call.x),
+                     .out = rows_of(call.out),
+                     .residual = rows_of(call.residual),
+                     .count = call.x.size(0)};
   const std::int64_t all_tokens = product.count, all_rows = call.weight.rows;
   const Blocking& blocking = blocking_for(all_tokens);
   const std::int64_t step = block_tokens(blocking, all_tokens);
   if (step == 0) return;
+  prepare(product);
   const std::int64_t token_blocks = ceil_div(all_tokens, step);
   const std::int64_t row_blocks = ceil_div(all_rows, blocking.rows);
   const std::int64_t cost =

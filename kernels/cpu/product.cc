@@ -40,7 +40,7 @@ const std::byte* weight_at(const Product& p, std::int64_t row, std::int64_t colu
 // Whether bf16 is multiplied by bf16, without widening either. With fewer tokens reading W is what
 // takes the time, or making int8 into bf16 first.
 bool multiplies_pairs(const Product& p) {
-  constexpr std::int64_t kPairTokens = 3, kInt8PairTokens = 16;
+  constexpr std::int64_t kPairTokens = 5, kInt8PairTokens = 16;
   static_assert(kInt8PairTokens > kFewTokens, "only large blocks have room for both operands");
   if (p.x_type != DType::kBF16 || p.context.kernels->dot_block_bf16 == nullptr) return false;
   return (p.weight.format == QuantFormat::kBF16 && p.count >= kPairTokens) ||
@@ -54,6 +54,12 @@ const std::byte* x_at(const Product& p, std::int64_t token, std::int64_t column)
 // The product of columns [k, k + block.columns) of x, from `token` on, by block.w: in f32 …
 void dot_widened(const Product& p, const Blocking& blocking, std::int64_t token, std::int64_t k,
                  DotBlock block, float* x) {
+  if (p.ready != nullptr) {
+    block.x = static_cast<const float*>(p.ready) + token * p.ready_stride + k;
+    block.x_stride = p.ready_stride;
+    p.context.kernels->dot_block[weight_index(p.weight.format)](block);
+    return;
+  }
   const auto widen = p.context.kernels->to_float[type_index(p.x_type)];
   for (std::int64_t m = 0; m < block.tokens; ++m) {
     widen(x_at(p, token + m, k), x + m * blocking.stride(), block.columns);
@@ -66,6 +72,12 @@ void dot_widened(const Product& p, const Blocking& blocking, std::int64_t token,
 // … or in pairs of bf16.
 void dot_pairs(const Product& p, const Blocking& blocking, std::int64_t token, std::int64_t k,
                DotBlock block, bf16_t* x) {
+  if (p.ready != nullptr) {
+    block.x = static_cast<const bf16_t*>(p.ready) + token * p.ready_stride + k;
+    block.x_stride = p.ready_stride;
+    p.context.kernels->dot_block_bf16(block);
+    return;
+  }
   const std::int64_t stride = blocking.pair_stride();
   for (std::int64_t m = 0; m < block.tokens; ++m) {
     std::memcpy(x + m * stride, x_at(p, token + m, k),
@@ -111,6 +123,27 @@ const Blocking& blocking_for(std::int64_t tokens) { return tokens <= kFewTokens 
 std::int64_t block_tokens(const Blocking& blocking, std::int64_t tokens) {
   const std::int64_t blocks = std::max<std::int64_t>(ceil_div(tokens, blocking.tokens), 1);
   return ceil_div(ceil_div(tokens, blocks), kTokenTile) * kTokenTile;
+}
+
+void prepare(Product& p) {
+  if (p.count > kFewTokens || p.tokens != nullptr) return;
+  const bool as_it_lies = p.x_type == DType::kF32 || multiplies_pairs(p);
+  const auto x_size = static_cast<std::int64_t>(dtype_size(p.x_type));
+  if (as_it_lies) {
+    p.ready = p.x.base;
+    p.ready_stride = p.x.outer_bytes / x_size;
+    return;
+  }
+  // Behind the sums that thread 0 needs itself, as far as there is room.
+  constexpr auto kFloats = static_cast<std::int64_t>(Context::kScratchBytes / sizeof(float));
+  if (p.count * p.weight.columns > kFloats - kFew.sum_floats()) return;
+  float* x = p.context.thread_scratch(0) + kFew.sum_floats();
+  const auto widen = p.context.kernels->to_float[type_index(p.x_type)];
+  for (std::int64_t m = 0; m < p.count; ++m) {
+    widen(p.x.at(m), x + m * p.weight.columns, p.weight.columns);
+  }
+  p.ready = x;
+  p.ready_stride = p.weight.columns;
 }
 
 void multiply_block(const Product& p, std::int64_t token, std::int64_t tokens, std::int64_t row,

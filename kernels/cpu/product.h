@@ -2,12 +2,12 @@
 //
 // W is read where it lies, each element widened in registers: a few tokens (decoding) are bound by
 // its bytes, and with many (prefill) the widening hides behind the arithmetic. x is widened into
-// this thread's scratch. Where the machine multiplies bf16 by bf16, operands that are bf16, or int8
-// (which bf16 holds exactly), are not widened further. Work is cut into blocks of rows and tokens;
-// the columns come in pieces of fixed length, whose sums are added up in fp32. So the order of
-// every sum depends on K and on whether tokens are few or many, and on nothing else. Quantised
-// weights enter the sums as the integers they are stored as (exact in fp32); the scale of a row
-// multiplies its sum.
+// scratch: once for a few tokens, else block by block. Where the machine multiplies bf16 by bf16,
+// operands that are bf16, or int8 (which bf16 holds exactly), are not widened further. Work is cut
+// into blocks of rows and tokens; the columns come in pieces of fixed length, whose sums are added
+// up in fp32. So the order of every sum depends on K and on whether tokens are few or many, and on
+// nothing else. Quantised weights enter the sums as the integers they are stored as (exact in
+// fp32); the scale of a row multiplies its sum.
 #pragma once
 
 #include <cstdint>
@@ -57,7 +57,16 @@ struct Product {
   std::int64_t count;  // of tokens, all blocks together
   // Token m is row tokens[m] of the row sets, or row m where this is null.
   const std::int32_t* tokens = nullptr;
+  // (count, K), rows ready_stride elements apart: x in the form that is multiplied; null: each
+  // block makes its own part of it.
+  const void* ready = nullptr;
+  std::int64_t ready_stride = 0;
 };
+
+// Makes x ready for all blocks of a few tokens, where it can: as it lies where no widening is
+// needed, else in the scratch of thread 0. Called before the threads start; nothing else may take
+// that scratch until the product is done.
+void prepare(Product& product);
 
 // One block of the output: `tokens` from `token` on by `rows` channels from `row` on, at most as
 // many as blocking_for(count) has. Takes the scratch of `worker`.

@@ -11,7 +11,7 @@ namespace {
 constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 // The smallest compiled number of tokens that covers `tokens`.
-int token_tile(std::int64_t tokens) { return tokens <= 1 ? 1 : tokens <= 2 ? 2 : 4; }
+int token_tile(std::int64_t tokens) { return tokens <= 1 ? 1 : 2; }
 
 int head_bucket(std::int64_t head_size) {
   for (const int bucket : {16, 32, 64, 96, 128, 192, 256}) {
@@ -32,6 +32,11 @@ CudaPath parse_cuda_path(const char* value) {
 int gemv_blocks(const CudaArch& arch, std::int64_t units) {
   const std::int64_t least = ceil_div(units, kGemvUnits);
   return static_cast<int>(std::max(least, std::min<std::int64_t>(units, arch.sms)));
+}
+
+std::size_t gemv_launch_bytes(const CudaArch& arch, std::size_t needed) {
+  return arch.hopper() ? std::max(needed, std::min(arch.shared_bytes, kExclusiveSharedBytes))
+                       : needed;
 }
 
 std::size_t gemv_shared_bytes(std::int64_t columns, DType x, int token_tile, std::int64_t rows,
@@ -55,9 +60,7 @@ LinearPlan choose_linear(const CudaArch& arch, const LinearProblem& problem) {
   const std::size_t shared = gemv_shared_bytes(problem.columns, problem.x, plan.token_tile,
                                                ceil_div(problem.rows, plan.blocks), false);
   // Without 16-byte loads only the single token is compiled: odd widths are small ones.
-  const std::size_t limit =
-      problem.tokens == 1 ? arch.shared_bytes : std::min(arch.shared_bytes, kHalfSharedBytes);
-  if (problem.tokens <= (problem.aligned ? kGemvTokens : 1) && shared <= limit) {
+  if (problem.tokens <= (problem.aligned ? kGemvTokens : 1) && shared <= arch.shared_bytes) {
     plan.kernel = LinearKernel::kGemv;
   } else if (problem.aligned) {
     plan.kernel = LinearKernel::kMatmul;

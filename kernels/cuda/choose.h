@@ -49,7 +49,7 @@ struct LinearProblem {
 
 struct LinearPlan {
   LinearKernel kernel = LinearKernel::kTiled;
-  // kGemv: tokens served by one pass over the weights (1, 2 or 4), 16-byte loads or single
+  // kGemv: tokens served by one pass over the weights (1 or 2), 16-byte loads or single
   // elements, blocks of the grid.
   int token_tile = 1;
   bool vector_loads = true;
@@ -57,10 +57,10 @@ struct LinearPlan {
 };
 
 // Most tokens of the GEMV; cuBLASLt is faster for more.
-inline constexpr std::int64_t kGemvTokens = 4;
-// Half of a Hopper multiprocessor's shared memory: a kernel that takes no more leaves room for the
-// next one beside it.
-inline constexpr std::size_t kHalfSharedBytes = 110 * 1024;
+inline constexpr std::int64_t kGemvTokens = 2;
+// More than half of a Hopper multiprocessor's 228 KB of shared memory: two blocks that ask for it
+// never share one.
+inline constexpr std::size_t kExclusiveSharedBytes = 116 * 1024;
 // What a block may have on every architecture from sm_80 on.
 inline constexpr std::size_t kPortableSharedBytes = 96 * 1024;
 // Threads of a GEMV block, one block to a multiprocessor.
@@ -74,7 +74,8 @@ LinearPlan choose_linear(const CudaArch& arch, const LinearProblem& problem);
 
 // Blocks of a GEMV over `units`: one a multiprocessor, more where a block would get too many.
 int gemv_blocks(const CudaArch& arch, std::int64_t units);
-// Dynamic shared memory of a GEMV block (gemv.cuh has its layout).
+// Dynamic shared memory that a GEMV block needs (gemv.cuh has its layout), and what it asks for.
+std::size_t gemv_launch_bytes(const CudaArch& arch, std::size_t needed);
 std::size_t gemv_shared_bytes(std::int64_t columns, DType x, int token_tile, std::int64_t rows,
                               bool norm);
 

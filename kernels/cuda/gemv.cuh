@@ -138,7 +138,6 @@ __global__ void __launch_bounds__(kGemvThreads, 2) gemv_kernel(const Problem pro
   const int begin = warp_begin(warp), end = warp_begin(warp + 1);
 
   // Weights first: they depend on no earlier kernel.
-  pdl_launch_dependents();
   WeightStream<T, kVector, Problem> stream(problem, ring, first_unit, begin, end, chunks);
 #pragma unroll
   for (int i = 0; i < kDepth; ++i) stream.push(i, padded);
@@ -187,6 +186,8 @@ __global__ void __launch_bounds__(kGemvThreads, 2) gemv_kernel(const Problem pro
     }
   }
   if (begin < end && chunk != 0) flush(false);
+  // Not before the stream is through: blocks that start too soon take places unevenly.
+  pdl_launch_dependents();
   __syncthreads();  // all parts are in
 
   // Rows that cross warps: the part that began the row, then those that went on with it.

@@ -26,6 +26,13 @@ void launch(CudaContext& context, void (*kernel)(Parameters...), dim3 grid, dim3
                                               cudaFuncAttributeMaxDynamicSharedMemorySize,
                                               static_cast<int>(shared_bytes)));
   }
+  if (context.arch().hopper()) {
+    // One split of L1 for all: a multiprocessor has to run empty before it can change the split,
+    // which would undo the overlap of kernels.
+    context.check_launch(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                                              cudaFuncAttributePreferredSharedMemoryCarveout,
+                                              cudaSharedmemCarveoutMaxShared));
+  }
   cudaLaunchAttribute attribute{};
   attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   attribute.val.programmaticStreamSerializationAllowed = 1;

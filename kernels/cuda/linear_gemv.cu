@@ -64,19 +64,7 @@ void launch_gemv(CudaContext& context, const LinearCall& call, const LinearPlan&
   const std::size_t shared =
       gemv_shared_bytes(call.weight.columns, call.x.dtype, kTokens, rows, false);
   launch(context, gemv_kernel<T, kTokens, kVector, Problem>, to_unsigned(plan.blocks), kGemvThreads,
-         shared, problem);
-}
-
-template <typename T>
-void pick_tile(CudaContext& context, const LinearCall& call, const LinearPlan& plan) {
-  switch (plan.token_tile) {
-    case 1:
-      return launch_gemv<T, 1, true>(context, call, plan);
-    case 2:
-      return launch_gemv<T, 2, true>(context, call, plan);
-    default:
-      return launch_gemv<T, 4, true>(context, call, plan);
-  }
+         gemv_launch_bytes(context.arch(), shared), problem);
 }
 
 }  // namespace
@@ -86,10 +74,12 @@ void linear_gemv(CudaContext& context, const LinearCall& call, const LinearPlan&
                  " tokens in a tile of ", plan.token_tile);
   dispatch_float(call.x.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    if (plan.vector_loads) {
-      pick_tile<T>(context, call, plan);
-    } else {
+    if (!plan.vector_loads) {
       launch_gemv<T, 1, false>(context, call, plan);
+    } else if (plan.token_tile == 1) {
+      launch_gemv<T, 1, true>(context, call, plan);
+    } else {
+      launch_gemv<T, 2, true>(context, call, plan);
     }
   });
 }

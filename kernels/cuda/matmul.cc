@@ -51,6 +51,7 @@ struct Matmul::Product {
   cublasLtMatmulDesc_t operation = nullptr;
   cublasLtMatrixLayout_t weight = nullptr, x = nullptr, residual = nullptr, out = nullptr;
   cublasLtMatmulAlgo_t algorithm{};
+  std::size_t workspace_bytes = 0;  // given to the algorithm
 
   explicit Product(const Problem& p) : problem(p) {}
   ~Product() {
@@ -119,6 +120,8 @@ const Matmul::Product& Matmul::prepare(const Problem& problem, const LinearCall&
   layout(&p.out, problem.out, problem.rows, problem.tokens, problem.out_stride);
   layout(&p.residual, problem.out, problem.rows, problem.tokens, problem.residual_stride);
 
+  // For many tiles, every algorithm that is given a workspace hands the tiles out by a counter in
+  // it, cleared by a memset; given none, the same algorithms have a fixed schedule.
   choose_algorithm(p, call, kWorkspaceBytes);
   if (!p.usable) choose_algorithm(p, call, 0);
   products_.push_back(std::move(made));
@@ -151,6 +154,7 @@ void Matmul::choose_algorithm(Product& p, const LinearCall& call, std::size_t wo
     const cublasLtMatmulHeuristicResult_t& result = results[static_cast<std::size_t>(i)];
     if (result.state != CUBLAS_STATUS_SUCCESS) continue;
     p.algorithm = result.algo;
+    p.workspace_bytes = workspace_bytes;
     p.usable = issues_kernels_only(p, call);
   }
 }
@@ -162,7 +166,7 @@ cublasStatus_t Matmul::issue(const Product& product, const LinearCall& call, cud
   return cublasLtMatmul(handle_, product.operation, one, call.weight.data, product.weight,
                         call.x.data, product.x, call.residual ? one : zero, residual,
                         product.residual, call.out.data, product.out, &product.algorithm,
-                        workspace_, kWorkspaceBytes, stream);
+                        workspace_, product.workspace_bytes, stream);
 }
 
 bool Matmul::issues_kernels_only(const Product& product, const LinearCall& call) {

@@ -50,8 +50,8 @@ void launch_rows(CudaContext& context, const Problem& problem, DType dtype) {
   const int blocks = gemv_blocks(context.arch(), problem.units);
   const std::int64_t rows = (problem.units + blocks - 1) / blocks * 2;
   const std::size_t shared = gemv_shared_bytes(problem.columns, dtype, 1, rows, true);
-  launch(context, gemv_kernel<T, 1, kVector, Problem>, to_unsigned(blocks), kGemvThreads, shared,
-         problem);
+  launch(context, gemv_kernel<T, 1, kVector, Problem>, to_unsigned(blocks), kGemvThreads,
+         gemv_launch_bytes(context.arch(), shared), problem);
 }
 
 // Calls f(TypeTag, std::bool_constant<vector loads>).

@@ -58,7 +58,7 @@ struct Scores {
   }
 };
 
-struct SampleShared {
+struct alignas(16) SampleShared {  // the cached scores follow it
   std::uint32_t count[kBins];
   Mass mass[kBins];
   float list[kList];
@@ -129,6 +129,7 @@ __device__ float find_threshold(const SampleArguments& a, const Scores& scores, 
   if (tid == 0) s.listed = 0, s.threshold_key = 0;
   __syncthreads();
   const auto in_bin = [&](float z) { return z >= least && bin_of(z) == bin; };
+#pragma unroll 4
   for (int id = tid; id < a.vocabulary; id += kThreads) {
     const float z = scores(id);
     if (in_bin(z)) {
@@ -170,6 +171,7 @@ __device__ float filter_threshold(const SampleArguments& a, const Scores& scores
   if (params.top_k > 0 && params.top_k < a.vocabulary) {
     for (int i = tid; i < kBins; i += kThreads) s.count[i] = 0;
     __syncthreads();  // bins are empty
+#pragma unroll 4
     for (int id = tid; id < a.vocabulary; id += kThreads) {
       atomicAdd(&s.count[bin_of(scores(id))], 1u);
     }
@@ -221,6 +223,7 @@ __global__ void __launch_bounds__(kThreads, 1) sample_kernel(const SampleArgumen
   float best = -INFINITY;
   int best_id = 0;
   std::uint32_t broken = 0;
+#pragma unroll 4
   for (int id = tid; id < a.vocabulary; id += kThreads) {
     const float logit = a.logits[id];
     broken |= isfinite(logit) ? 0u : 1u;
@@ -238,6 +241,7 @@ __global__ void __launch_bounds__(kThreads, 1) sample_kernel(const SampleArgumen
     id = block_argmax(s, best, best_id);
   } else {
     if (cache != nullptr) {
+#pragma unroll 4
       for (int i = tid; i < a.vocabulary; i += kThreads) cache[i] = scores.score(cache[i]);
       __syncthreads();  // from penalised logits to scores
     }
@@ -248,17 +252,23 @@ __global__ void __launch_bounds__(kThreads, 1) sample_kernel(const SampleArgumen
     // Four draws come at once, so a thread looks at four adjacent ids.
     for (int block = tid; block * 4 < a.vocabulary; block += kThreads) {
       float z[4];
-      bool any = false;
-      for (int i = 0; i < 4; ++i) {
-        z[i] = block * 4 + i < a.vocabulary ? scores(block * 4 + i) : -INFINITY;
-        any |= z[i] >= least && z[i] > -INFINITY;
+      if (cache != nullptr && block * 4 + 3 < a.vocabulary) {
+        const float4 four = reinterpret_cast<const float4*>(cache)[block];
+        z[0] = four.x, z[1] = four.y, z[2] = four.z, z[3] = four.w;
+      } else {
+        for (int i = 0; i < 4; ++i) {
+          z[i] = block * 4 + i < a.vocabulary ? scores(block * 4 + i) : -INFINITY;
+        }
       }
-      if (!any) continue;
+      const float top = fmaxf(fmaxf(z[0], z[1]), fmaxf(z[2], z[3]));
+      if (!(top >= least) || top == -INFINITY) continue;
       const Philox4 bits = sampling_bits(params.seed, position, static_cast<std::uint32_t>(block));
       for (int i = 0; i < 4; ++i) {
-        if (!(z[i] >= least) || !(expf(z[i]) >= params.min_p)) continue;
-        // log(p ÷ e) orders like p ÷ e and does not underflow.
-        const float score = z[i] - logf(-logf(uniform_open(bits.word[i])));
+        if (!(z[i] >= least) || (params.min_p > 0.0f && !(expf(z[i]) >= params.min_p))) continue;
+        // log(p ÷ e) orders like p ÷ e and does not underflow. e itself needs the accurate
+        // logarithm (u close to 1 decides); of log e an absolute error of 2⁻²¹ is below the
+        // rounding of z.
+        const float score = z[i] - __logf(-logf(uniform_open(bits.word[i])));
         if (score > best_score) best_score = score, best_draw = block * 4 + i;
       }
     }

@@ -178,6 +178,7 @@ std::vector<Buffer> CudaUploader::finish(const std::function<void(std::size_t by
     }
   }
   if (shared.error) std::rethrow_exception(shared.error);
+  if (progress) progress(shared.bytes);  // all of it, however soon the readers were done
   jobs_.clear();
   parts_.clear();
   return std::move(buffers_);

@@ -22,7 +22,8 @@ TEST_CASE("--json says the format of the weights and counts their bytes") {
   const std::size_t kept = 4 * (5 * 32 + 97 * 32 + 2 * 8 * 32);
   const std::size_t rows32 = 97 + 2 * (64 + 32 + 8 * 48), rows24 = 2 * 8 * 32;
   const std::vector<std::string> arguments = {
-      "--prompt-tokens", "1,5,9", "-n", "20", "--dtype", "f32", "--temperature", "0"};
+      "--prompt-tokens", "1,5,9", "-n", "20", "--ignore-eos", "--dtype", "f32",
+      "--temperature",   "0"};
   const json plain = generate_json(golden("mixtral_8_top2"), arguments);
   CHECK(plain.at("weights") == "f32");
   CHECK(plain.at("memory").at("weights_bytes") == kept + 4 * (rows32 * 32 + rows24 * 24));

@@ -67,13 +67,19 @@ TEST_CASE("a spoilt set of files exits 3 and names the culprit") {
       {"a missing shard", [&](RandomCheckpoint& c) { c.remove_file(middle); }, {middle}},
       {"a shard in the directory above",
        [&](RandomCheckpoint& c) { outside(c, "../model-3-of-3.safetensors"); },
-       {"../model"}},
+       {"../model", "expected the name of a file"}},
       {"a shard by its absolute path",
        [&](RandomCheckpoint& c) { outside(c, c.name() + "/model-3-of-3.safetensors"); },
-       {"/model-3-of-3.safetensors"}},
-      {"a shard below", [&](RandomCheckpoint& c) { outside(c, "a/b.safetensors"); }, {"a/b"}},
-      {"a shard without a name", [&](RandomCheckpoint& c) { outside(c, ""); }, {"weight"}},
-      {"a shard called ..", [&](RandomCheckpoint& c) { outside(c, ".."); }, {".."}},
+       {"/model-3-of-3.safetensors", "expected the name of a file"}},
+      {"a shard below",
+       [&](RandomCheckpoint& c) { outside(c, "a/b.safetensors"); },
+       {"a/b", "expected the name of a file"}},
+      {"a shard without a name",
+       [&](RandomCheckpoint& c) { outside(c, ""); },
+       {"expected the name of a file"}},
+      {"a shard called ..",
+       [&](RandomCheckpoint& c) { outside(c, ".."); },
+       {"..", "expected the name of a file"}},
       {"a link out of the directory",
        [&](RandomCheckpoint& c) {
          const fs::path target = c.path().string() + ".outside";
@@ -98,9 +104,10 @@ TEST_CASE("a spoilt set of files exits 3 and names the culprit") {
          StoredTensor copy = c.tensor("model.norm.weight");
          copy.shard = 0;
          c.tensors.push_back(copy);
+         c.index["weight_map"]["model.norm.weight"] = c.shard_name(0);
          c.write();
        },
-       {"model.norm.weight"}},
+       {"model.norm.weight", "is also in"}},
       {"a tensor in another shard than the index says",
        [&](RandomCheckpoint& c) { outside(c, middle); },
        {"model.norm.weight"}},

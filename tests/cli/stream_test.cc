@@ -14,14 +14,18 @@ namespace {
 constexpr double kStopSeconds = kSanitized ? 5.0 : 1.0;
 
 TEST_CASE("a reader that closes stdout ends the run with 1 and no error line") {
-  const RandomCheckpoint checkpoint;
+  // More text than a pipe holds, so that the run can't be over before its reader leaves.
+  CheckpointShape shape;
+  shape.positions = 200000;
+  const RandomCheckpoint checkpoint(shape);
   checkpoint.remove_file("tokenizer.json");
   for (const std::size_t bytes : {0, 1, 20}) {
     for (const bool json : {false, true}) {
       CAPTURE(bytes);
       CAPTURE(json);
-      Command command = generate_command(checkpoint.path(),
-                                         {"--prompt-tokens", "0,5", "-n", "100", "--ignore-eos"});
+      Command command = generate_command(
+          checkpoint.path(),
+          {"--prompt-tokens", "0,5", "-n", json ? "100" : "199000", "--ignore-eos"});
       if (json) command.arguments.push_back("--json");
       command.close_output_after = bytes;
       const Result result = run(command);

@@ -47,10 +47,11 @@ void run(Backend& backend, const Call& call, bool default_body) {
   scratch.check("scratch of a fused op");
 }
 
-// The roundings that stand between input and output, each u² relative to what it rounds; what a
-// gated product or residual then cancels is allowed for by the factor.
+// `roundings` to the stored type stand between input and output, each u² at the most relative to
+// what it rounds. Random weights neither raise nor lower that relative error, and a residual only
+// adds to the result; the dot products, of `terms` in all, accumulate in fp32.
 double fused_nmse(std::int64_t terms, int roundings, DType dtype) {
-  return 4.0 * (roundings * rounding_nmse(dtype) + 4.0 * accumulation_nmse(terms, dtype));
+  return roundings * rounding_nmse(dtype) + 4.0 * accumulation_nmse(terms, dtype);
 }
 
 struct Block {
@@ -209,7 +210,7 @@ void check_feed_forward(const Block& block) {
         default_body);
     const std::string what = block.name("feed_forward", default_body);
     const Values result = x.get(what);
-    const double limit = fused_nmse(c.width + c.inner, 5, dtype);
+    const double limit = fused_nmse(c.width + c.inner, 6, dtype);
     if (has_oracle(c)) {
       check_close(what, result, expected.value, expected.error);
       check_nmse(what, result, expected.value, limit);
@@ -225,7 +226,7 @@ void check_blocks(Check&& check) {
   on_every_backend([&](Backend& backend) {
     for (const cases::BlockCase& problem : cases_for(backend, cases::block_cases())) {
       for (const DType dtype : cases::kFloatTypes) {
-        if (problem.large && dtype != DType::kBF16) continue;
+        if (!runs_in(backend, problem, dtype)) continue;
         check(Block(backend, problem, dtype));
       }
     }

@@ -119,7 +119,7 @@ TEST_CASE("linear of every size and type is within its bound") {
   on_every_backend([](Backend& backend) {
     for (const cases::LinearCase& problem : cases_for(backend, cases::linear_cases())) {
       for (const DType dtype : cases::kFloatTypes) {
-        if (problem.large && dtype != DType::kBF16) continue;
+        if (!runs_in(backend, problem, dtype)) continue;
         const LinearFixture fixture(backend, problem, dtype, plain_format(dtype));
         fixture.check({false, false, false, kDense});
         fixture.check({false, true, true, kDense});
@@ -139,7 +139,7 @@ TEST_CASE("linear of int8 weights of every size and type is within its bound") {
   on_every_backend([](Backend& backend) {
     for (const cases::LinearCase& problem : cases_for(backend, cases::linear_cases())) {
       for (const DType dtype : cases::kFloatTypes) {
-        if (problem.large && dtype != DType::kBF16) continue;
+        if (!runs_in(backend, problem, dtype)) continue;
         const LinearFixture fixture(backend, problem, dtype, QuantFormat::kInt8);
         fixture.check({false, false, false, kDense});
         fixture.check({true, true, true, kDense});

@@ -111,6 +111,12 @@ TEST_CASE("oracle of sample: each filter on probabilities 1/2, 1/4, 1/8, 1/8") {
   check_near("penalty",
              distribution({.temperature = 1, .repetition_penalty = 2, .top_k = 0}, first),
              {2 / 6.0, 2 / 6.0, 1 / 6.0, 1 / 6.0});
+  // Negative logits are multiplied: −ln 2 becomes −2 ln 2.
+  check_near("penalty below 0",
+             reference::sample_distribution(
+                 Values{-std::log(2.0), -std::log(2.0)}, std::vector<std::uint8_t>{1, 0},
+                 {.temperature = 1, .repetition_penalty = 2, .top_k = 0}),
+             {1 / 3.0, 2 / 3.0});
   check_near("greedy tie", distribution({.temperature = 0, .repetition_penalty = 2}, first),
              {1, 0, 0, 0});
   CHECK(reference::sample_token(Values{0, 0, 1, 0}, 3, 4).id == 2);

@@ -8,13 +8,12 @@
 #include <fstream>
 #include <iterator>
 #include <limits>
+#include <optional>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "engine/io/tokenizer.h"
 #include "engine/runtime/model_loader.h"
-#include "engine/runtime/perplexity.h"
 #include "kernels/core/check.h"
 #include "tests/model/goldens.h"
 #include "tests/support/backends.h"
@@ -97,7 +96,7 @@ struct Model {
   }
 };
 
-TEST_CASE("every token of a long text counts once, and BOS in front of each window") {
+TEST_CASE("the prediction of every token of a long text counts once") {
   const std::vector<Golden> goldens = load_goldens();
   const auto found =
       std::find_if(goldens.begin(), goldens.end(), [](const Golden& g) { return g.name == "gqa"; });
@@ -107,13 +106,14 @@ TEST_CASE("every token of a long text counts once, and BOS in front of each wind
     Model other(backend, found->directory, DType::kF32, QuantFormat::kInt8, 30);
     std::int64_t last = 0;
     const auto progress = [&](std::int64_t tokens) { last = tokens; };
-    // 40 tokens in windows of 15 and of 16.
+    // 40 tokens in windows of 16, 8 apart.
     const Fidelity with_bos = fidelity(one.session, other.session, found->ids, 1, progress);
-    CHECK(with_bos.positions == 43);
+    CHECK(with_bos.positions == 40);
     CHECK(last == 40);
     CHECK(with_bos.mean_kl > 0);
-    const Fidelity without = fidelity(one.session, other.session, found->ids, {}, nullptr);
-    CHECK(without.positions == 40);
+    const Fidelity without = fidelity(one.session, other.session, found->ids, {}, progress);
+    CHECK(without.positions == 39);
+    CHECK(last == 39);
     Model twin(backend, found->directory, DType::kF32, QuantFormat::kF32, 16);
     const Fidelity same = fidelity(one.session, twin.session, found->ids, 1, nullptr);
     CHECK(same.mean_kl == 0);
@@ -123,51 +123,29 @@ TEST_CASE("every token of a long text counts once, and BOS in front of each wind
   });
 }
 
-// The held-out stories of tests/model/stories.txt, which tools/make_stories.py wrote.
-std::vector<std::string> read_stories() {
-  std::ifstream in(source_dir() / "tests/model/stories.txt");
-  REQUIRE(in.good());
-  std::vector<std::string> stories;
-  std::string story;
-  for (std::string line; std::getline(in, line);) {
-    if (line != "---") {
-      story += line;
-      story += '\n';
-      continue;
-    }
-    story.erase(story.find_last_not_of('\n') + 1);
-    stories.push_back(std::exchange(story, {}));
-  }
-  return stories;
-}
-
 TEST_CASE("on the demo checkpoints int8 agrees with bf16 wherever bf16 is sure") {
-  const std::vector<std::string> stories = read_stories();
-  REQUIRE(stories.size() == 3);
+  // Three stories of the kind that both were trained on but not among the training text, each
+  // between <s> and </s>: tools/make_stories.py --count 3 --seed 77 --text, joined.
+  std::ifstream in(source_dir() / "tests/model/stories.txt", std::ios::binary);
+  const std::string text{std::istreambuf_iterator<char>(in), {}};
   for (const char* name : {"stories-3m", "stories-moe-3m"}) {
     const std::filesystem::path directory = source_dir() / "models" / name;
     const auto tokenizer = load_tokenizer(directory);
+    const std::vector<std::int32_t> ids = tokenizer->encode(text, false);
+    REQUIRE(ids.size() > 1000);
+    const std::optional<std::int32_t> bos = tokenizer->bos_id();
     on_every_backend([&](Backend& backend) {
       for (const std::int64_t chunk : {std::int64_t{2048}, std::int64_t{1}}) {
         Model plain(backend, directory, DType::kBF16, QuantFormat::kBF16, 512, chunk);
         Model int8(backend, directory, DType::kBF16, QuantFormat::kInt8, 512, chunk);
-        for (const std::string& story : stories) {
-          const std::vector<std::int32_t> ids = tokenizer->encode(story, false);
-          const Fidelity result =
-              fidelity(plain.session, int8.session, ids, tokenizer->bos_id(), nullptr);
-          CAPTURE(name);
-          CAPTURE(chunk);
-          CAPTURE(result.largest_kl);
-          CHECK(result.positions == static_cast<std::int64_t>(ids.size()) + 1);
-          CHECK(result.sure_positions > result.positions / 2);
-          CHECK(result.sure_agreed == result.sure_positions);
-          CHECK(result.mean_kl <= 2e-3);
-          // The perplexity of a story hardly moves.
-          const double before =
-              perplexity(plain.session, ids, tokenizer->bos_id(), nullptr).mean_nll;
-          const double after = perplexity(int8.session, ids, tokenizer->bos_id(), nullptr).mean_nll;
-          CHECK(std::fabs(after - before) <= 0.02);
-        }
+        const Fidelity result = fidelity(plain.session, int8.session, ids, bos, nullptr);
+        CAPTURE(name);
+        CAPTURE(chunk);
+        CHECK(result.positions == static_cast<std::int64_t>(ids.size()));
+        CHECK(result.sure_positions > result.positions / 2);
+        CHECK(result.sure_agreed == result.sure_positions);
+        CHECK(result.mean_kl <= 2e-3);
+        CHECK(result.mean_kl > 0);
       }
     });
   }

@@ -85,6 +85,13 @@ inline bool runs_large_cases(const Backend& backend) {
   return backend.device().kind != DeviceKind::kCpu || cpu_isa_name() != "portable";
 }
 
+// Whether `backend` runs `problem` in `dtype`: large ones in every type where they are quick, else
+// in the type that real models come in.
+template <typename Case>
+bool runs_in(const Backend& backend, const Case& problem, DType dtype) {
+  return !problem.large || backend.device().kind != DeviceKind::kCpu || dtype == DType::kBF16;
+}
+
 // `cases` as `backend` runs them; says how many it leaves out.
 template <typename Cases>
 auto cases_for(const Backend& backend, const Cases& cases) {

@@ -1,31 +1,32 @@
 // What measurements need of the device: a stream of reads and synthetic data.
 //
-// read_stream: blocks of 1024 threads, two an SM, walk the buffer together; a thread keeps eight
-// 16-byte loads in flight. Limit: bytes read. fill_normal: a thread makes four elements at a time
-// from one Philox block (normal4 in core/philox.h). Limit: the arithmetic of the transform.
-// None of these lets the next kernel start early, so that a measurement behind one begins clean.
+// read_stream: blocks of 512 threads, two an SM and all at once, walk the buffer together; a thread
+// keeps eight 16-byte loads in flight. Limit: bytes read. fill_normal: a thread makes four elements
+// at a time from one Philox block (normal4 in core/philox.h). Limit: the arithmetic of the
+// transform. None of these lets the next kernel start early, so that a measurement behind one
+// begins clean.
 #include "kernels/cuda/measure.h"
 
 #include <algorithm>
 
 #include "kernels/core/philox.h"
 #include "kernels/cuda/device/pdl.cuh"
+#include "kernels/cuda/device/stream.cuh"
 #include "kernels/cuda/device/vec.cuh"
 #include "kernels/cuda/launch.cuh"
 
 namespace engine::cuda {
 namespace {
 
-constexpr int kThreads = 1024;
+constexpr int kThreads = 512;
+constexpr int kBlocksPerSm = 2;
 constexpr int kLoads = 8;
 
 __device__ std::uint32_t fold(uint4 raw) { return raw.x ^ raw.y ^ raw.z ^ raw.w; }
 
-__global__ __launch_bounds__(kThreads) void read_stream_kernel(const uint4* data,
-                                                               std::size_t vectors,
-                                                               const unsigned char* tail,
-                                                               int tail_bytes,
-                                                               std::uint32_t* sink) {
+__global__ __launch_bounds__(kThreads, kBlocksPerSm) void read_stream_kernel(
+    const uint4* data, std::size_t vectors, const unsigned char* tail, int tail_bytes,
+    std::uint32_t* sink) {
   pdl_wait();
   std::uint32_t sum = 0;
   const std::size_t stride = static_cast<std::size_t>(gridDim.x) * kThreads;
@@ -37,7 +38,13 @@ __global__ __launch_bounds__(kThreads) void read_stream_kernel(const uint4* data
 #pragma unroll
     for (int i = 0; i < kLoads; ++i) sum ^= fold(raw[i]);
   }
-  for (; at < vectors; at += stride) sum ^= fold(load_streaming(data + at));
+  uint4 last[kLoads];  // less than a whole batch is left
+#pragma unroll
+  for (int i = 0; i < kLoads; ++i) {
+    last[i] = at + i * stride < vectors ? load_streaming(data + at + i * stride) : uint4{};
+  }
+#pragma unroll
+  for (int i = 0; i < kLoads; ++i) sum ^= fold(last[i]);
   if (blockIdx.x == 0 && static_cast<int>(threadIdx.x) < tail_bytes) sum ^= tail[threadIdx.x];
   // One value in 2³² is stored; the compiler can't know that, so the loads stay.
   if (sum == 0x5bd1e995u) *sink = sum;
@@ -73,7 +80,7 @@ unsigned fill_blocks(const CudaContext& context, std::int64_t items) {
 
 void read_stream(CudaContext& context, const void* data, std::size_t bytes, std::uint32_t* sink) {
   const std::size_t vectors = bytes / sizeof(uint4);
-  launch(context, read_stream_kernel, to_unsigned(context.arch().sms * 2), kThreads, 0,
+  launch(context, read_stream_kernel, to_unsigned(context.arch().sms * kBlocksPerSm), kThreads, 0,
          static_cast<const uint4*>(data), vectors,
          static_cast<const unsigned char*>(data) + vectors * sizeof(uint4),
          static_cast<int>(bytes % sizeof(uint4)), sink);

@@ -1,0 +1,18 @@
+// Loads of data that is read once and not again.
+#pragma once
+
+#include <cstdint>
+
+namespace engine::cuda {
+
+// 16 bytes of memory that nobody writes meanwhile, kept out of L1. Volatile: it is never removed,
+// and stays in order with other volatile instructions such as pdl_wait.
+__device__ inline uint4 load_streaming(const void* address) {
+  uint4 raw;
+  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(raw.x), "=r"(raw.y), "=r"(raw.z), "=r"(raw.w)
+               : "l"(address));
+  return raw;
+}
+
+}  // namespace engine::cuda

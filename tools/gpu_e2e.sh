@@ -33,23 +33,29 @@ run_json() {  # NAME ARGS...: runs with --json into $out/NAME.json
 "$generate" --version
 "$generate" --list-devices
 
-# The demo: CPU and GPU agree in f32, eager and replayed steps and repeated runs agree exactly.
+# The demos, dense and a mixture, plain and int8: CPU and GPU agree in f32, and eager and replayed
+# steps and repeated runs agree exactly.
 demo=models/stories-3m
 common=(-p "Once upon a time" -n 200 --seed 7 --ignore-eos)
-run_json demo_cpu "$demo" "${common[@]}" --dtype f32 --temperature 0 --device cpu
-run_json demo_gpu "$demo" "${common[@]}" --dtype f32 --temperature 0 --device cuda
-a=$(field "$out/demo_cpu.json" "j['ids_hash']"); b=$(field "$out/demo_gpu.json" "j['ids_hash']")
-report "f32 greedy, cpu = cuda" $(same "$a" "$b") "$a $b"
-hashes=""
-for i in 1 2 3 4 5 6 7 8 9 10; do
-  extra=()
-  [ $((i % 2)) = 0 ] && extra=(--eager)
-  run_json demo_seed "$demo" "${common[@]}" --device cuda "${extra[@]}"
-  hashes="$hashes $(field "$out/demo_seed.json" "j['ids_hash']")"
+for model in "$demo" models/stories-moe-3m; do
+  for format in "" --int8; do
+    what="$(basename "$model") ${format:-plain}"
+    run_json demo_cpu "$model" "${common[@]}" --dtype f32 --temperature 0 --device cpu $format
+    run_json demo_gpu "$model" "${common[@]}" --dtype f32 --temperature 0 --device cuda $format
+    a=$(field "$out/demo_cpu.json" "j['ids_hash']"); b=$(field "$out/demo_gpu.json" "j['ids_hash']")
+    report "$what: f32 greedy, cpu = cuda" $(same "$a" "$b") "$a $b"
+    hashes=""
+    for i in 1 2 3 4 5 6 7 8 9 10; do
+      extra=()
+      [ $((i % 2)) = 0 ] && extra=(--eager)
+      run_json demo_seed "$model" "${common[@]}" --device cuda $format "${extra[@]}"
+      hashes="$hashes $(field "$out/demo_seed.json" "j['ids_hash']")"
+    done
+    distinct=$(echo "$hashes" | tr ' ' '\n' | sed '/^$/d' | sort -u | wc -l)
+    report "$what: ten processes, one seed, eager and replayed" \
+      $([ "$distinct" = 1 ] && echo 1 || echo 0) "$distinct distinct hash"
+  done
 done
-distinct=$(echo "$hashes" | tr ' ' '\n' | sed '/^$/d' | sort -u | wc -l)
-report "ten processes, one seed, eager and replayed" $([ "$distinct" = 1 ] && echo 1 || echo 0) \
-  "$distinct distinct hash"
 
 # A 7B-shaped checkpoint from the page cache.
 model=$work/llama2-7b

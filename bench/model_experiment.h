@@ -5,6 +5,8 @@
 // tokens/s and memory_bandwidth (the model's bytes, as step_traffic.h counts them, times tokens/s)
 // are means over the samples. startup_time goes from weights in their stored type to the end of the
 // first run, less the median later run: quantising, packing, recording and loading of modules.
+// peak_memory is what the backend had allocated at most, so a matrix that is being quantised counts
+// beside its result.
 #pragma once
 
 #include <cstdint>

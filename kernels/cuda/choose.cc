@@ -1,6 +1,7 @@
 #include "kernels/cuda/choose.h"
 
 #include <algorithm>
+#include <bit>
 #include <string_view>
 
 #include "kernels/core/check.h"
@@ -77,6 +78,28 @@ std::size_t decode_shared_bytes(std::int64_t group, std::int64_t head_size) {
   const std::int64_t floats =
       group * head_size + group * kDecodeChunk + 2 * group + kWarps * kHeadTile * head_size;
   return static_cast<std::size_t>(floats) * sizeof(float);
+}
+
+RowPlan choose_row_product(const RowProblem& problem) {
+  RowPlan plan;
+  const bool mixture = problem.experts > 0;
+  const std::int64_t rows = problem.tokens * problem.slots;
+  if (rows <= kRowGemvRows || (mixture && problem.tokens == 1)) {
+    plan.kernel = RowKernel::kGemv;
+    // Rows of a mixture have matrices of their own; those of a linear all share one pass.
+    plan.token_tile = mixture ? 1 : static_cast<int>(std::bit_ceil(static_cast<unsigned>(rows)));
+    return plan;
+  }
+  const bool same =
+      problem.weight == QuantFormat::kInt8 || problem.weight == plain_format(problem.x);
+  if (problem.x != DType::kF32 && same) plan.kernel = RowKernel::kTensorCores;
+  plan.tiles = ceil_div(rows, kRowTile);
+  if (mixture) {
+    // The rows of an expert fill whole tiles and begin one more at most.
+    plan.tiles = rows / kRowTile + std::min(problem.experts, rows);
+    plan.scratch_bytes = static_cast<std::size_t>(rows + 3 * plan.tiles) * sizeof(std::int32_t);
+  }
+  return plan;
 }
 
 AttentionPlan choose_attention(const CudaArch&, const AttentionProblem& problem) {

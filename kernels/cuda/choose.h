@@ -118,4 +118,33 @@ std::int64_t decode_record_floats(std::int64_t group, std::int64_t head_size);
 // Dynamic shared memory of a decode block (attention_decode.cu has its layout).
 std::size_t decode_shared_bytes(std::int64_t group, std::int64_t head_size);
 
+// The products of row_product.h: linears of int8 weights, and those of a mixture of experts.
+enum class RowKernel {
+  kGemv,         // few rows: streams each row's matrix
+  kTensorCores,  // many rows of 16 bits, weights of the same type or int8
+  kPlain,        // many rows, any types
+};
+
+struct RowProblem {
+  std::int64_t tokens = 1;   // T
+  std::int64_t slots = 1;    // S: experts chosen for a token; 1 of a linear
+  std::int64_t experts = 0;  // E; 0: one matrix, a linear
+  DType x = DType::kBF16;
+  QuantFormat weight = QuantFormat::kInt8;
+};
+
+struct RowPlan {
+  RowKernel kernel = RowKernel::kPlain;
+  int token_tile = 1;             // kGemv: rows that share one pass over the matrix
+  std::int64_t tiles = 0;         // others: tiles of kRowTile rows, with experts the most there are
+  std::size_t scratch_bytes = 0;  // others, with experts: the rows by expert, and the tiles
+};
+
+// Rows of one tile of the products for many rows.
+inline constexpr int kRowTile = 64;
+// Most rows of the row GEMV; with experts the rows of a single token are never too many.
+inline constexpr std::int64_t kRowGemvRows = 8;
+
+RowPlan choose_row_product(const RowProblem& problem);
+
 }  // namespace engine::cuda

@@ -62,6 +62,7 @@ void CudaOps::rmsnorm(const RmsNormCall& call) {
 void CudaOps::linear(const LinearCall& call) {
   begin("linear", call);
   if (call.out.numel() == 0) return;
+  if (call.weight.format == QuantFormat::kInt8) return cuda::linear_int8(context_, call);
   const LinearPlan plan = choose_linear(
       context_.arch(), {.tokens = call.x.size(0),
                         .rows = call.weight.rows,
@@ -129,6 +130,30 @@ void CudaOps::add(const AddCall& call) {
 void CudaOps::sample(const SampleCall& call) {
   begin("sample", call);
   cuda::sample(context_, call);
+}
+
+void CudaOps::moe_route(const MoeRouteCall& call) {
+  begin("moe_route", call);
+  if (call.experts.numel() > 0) cuda::moe_route(context_, call);
+}
+
+void CudaOps::moe_linear(const MoeLinearCall& call, Workspace scratch) {
+  begin("moe_linear", call);
+  if (call.out.numel() == 0) return;
+  void* sorted = nullptr;
+  if (const std::size_t bytes = moe_linear_scratch_bytes(call); bytes > 0) {
+    sorted = scratch.take(DType::kU8, {static_cast<std::int64_t>(bytes)}).data;
+  }
+  cuda::moe_linear(context_, call, sorted);
+}
+
+std::size_t CudaOps::moe_linear_scratch_bytes(const MoeLinearCall& call) const {
+  return moe_linear_plan(call).scratch_bytes;
+}
+
+void CudaOps::moe_combine(const MoeCombineCall& call) {
+  begin("moe_combine", call);
+  if (call.out.numel() > 0) cuda::moe_combine(context_, call);
 }
 
 void CudaOps::attention_in(const AttentionInCall& call, Workspace scratch) {

@@ -23,7 +23,11 @@ class CudaOps final : public Ops {
   void silu_mul(const SiluMulCall& call) override;
   void add(const AddCall& call) override;
   void sample(const SampleCall& call) override;
+  void moe_route(const MoeRouteCall& call) override;
+  void moe_linear(const MoeLinearCall& call, Workspace scratch) override;
+  void moe_combine(const MoeCombineCall& call) override;
   std::size_t attention_scratch_bytes(const AttentionCall& call) const override;
+  std::size_t moe_linear_scratch_bytes(const MoeLinearCall& call) const override;
 
   // attention_out's default body is already one kernel: the linear's epilogue adds the residual.
   void attention_in(const AttentionInCall& call, Workspace scratch) override;

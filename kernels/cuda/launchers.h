@@ -20,6 +20,15 @@ void sample(CudaContext& context, const SampleCall& call);
 void linear_gemv(CudaContext& context, const LinearCall& call, const LinearPlan& plan);
 void linear_tiled(CudaContext& context, const LinearCall& call);
 
+// linear where the weight is int8.
+void linear_int8(CudaContext& context, const LinearCall& call);
+
+void moe_route(CudaContext& context, const MoeRouteCall& call);
+// `scratch` has the plan's scratch_bytes.
+RowPlan moe_linear_plan(const MoeLinearCall& call);
+void moe_linear(CudaContext& context, const MoeLinearCall& call, void* scratch);
+void moe_combine(CudaContext& context, const MoeCombineCall& call);
+
 // `scratch` has plan.scratch_bytes.
 void attention_decode(CudaContext& context, const AttentionCall& call, const AttentionPlan& plan,
                       void* scratch);
@@ -35,7 +44,7 @@ void gate_up_gemv(CudaContext& context, const FeedForwardCall& call, const Tenso
 
 // Whether `tensor` starts, and steps along all but its last axis, on multiples of 16 bytes.
 bool is_vector_aligned(const Tensor& tensor);
-// Whether the rows of a plain weight start on multiples of 16 bytes.
+// Whether the rows of a weight start on multiples of 16 bytes.
 bool is_vector_aligned(const Weight& weight);
 
 }  // namespace engine::cuda

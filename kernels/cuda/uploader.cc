@@ -9,24 +9,14 @@
 
 #include "kernels/core/check.h"
 #include "kernels/core/dtype.h"
+#include "kernels/core/workspace.h"
+#include "quant/int8.h"
 
 namespace engine::cuda {
 namespace {
 
 constexpr std::size_t kStagingBytes = std::size_t{8} << 20;  // of one slot; a longer row gets more
 constexpr std::size_t kSlots = 2;                            // of one reader
-
-DType dtype_of(QuantFormat format) {
-  switch (format) {
-    case QuantFormat::kF32:
-      return DType::kF32;
-    case QuantFormat::kF16:
-      return DType::kF16;
-    case QuantFormat::kBF16:
-      return DType::kBF16;
-  }
-  fail(ErrorKind::kInternal, "upload: no CUDA kernel reads weights of this format");
-}
 
 template <typename To, typename From>
 void convert_elements(std::byte* to, const std::byte* from, std::size_t count) {
@@ -36,17 +26,40 @@ void convert_elements(std::byte* to, const std::byte* from, std::size_t count) {
 }
 
 template <typename From>
-void convert_from(DType to_type, std::byte* to, const std::byte* from, std::size_t count) {
-  if (to_type == DType::kF32) return convert_elements<float, From>(to, from, count);
-  if (to_type == DType::kF16) return convert_elements<f16_t, From>(to, from, count);
+void convert_from(QuantFormat to_type, std::byte* to, const std::byte* from, std::size_t count) {
+  if (to_type == QuantFormat::kF32) return convert_elements<float, From>(to, from, count);
+  if (to_type == QuantFormat::kF16) return convert_elements<f16_t, From>(to, from, count);
   convert_elements<bf16_t, From>(to, from, count);
 }
 
-void convert(DType to_type, std::byte* to, DType from_type, const std::byte* from,
+// Elements of one type as those of another, a plain one.
+void convert(QuantFormat to_type, std::byte* to, DType from_type, const std::byte* from,
              std::size_t count) {
   if (from_type == DType::kF32) return convert_from<float>(to_type, to, from, count);
   if (from_type == DType::kF16) return convert_from<f16_t>(to_type, to, from, count);
   convert_from<bf16_t>(to_type, to, from, count);
+}
+
+// Rows [first, first + rows) of `source`, read to `from`, as int8: the bytes to q, the scales
+// behind the last of them.
+void quantise(const HostWeight& source, std::int64_t first, std::int64_t rows,
+              const std::byte* from, std::byte* q) {
+  const auto columns = static_cast<std::size_t>(source.columns);
+  const std::size_t from_row = columns * dtype_size(source.dtype);
+  std::byte* scales = q + static_cast<std::size_t>(rows) * columns;
+  std::vector<float> row(columns);
+  for (std::int64_t i = 0; i < rows; ++i) {
+    convert(QuantFormat::kF32, reinterpret_cast<std::byte*>(row.data()), source.dtype, from,
+            columns);
+    ENGINE_CHECK(int8_can_quantise(row), ErrorKind::kModel, source.name, ": row ", first + i,
+                 " holds a NaN or an infinity, which int8 can't represent");
+    const std::uint16_t scale =
+        int8_quantise_row(row, {reinterpret_cast<std::int8_t*>(q), columns});
+    std::memcpy(scales, &scale, sizeof(scale));
+    from += from_row;
+    q += columns;
+    scales += sizeof(scale);
+  }
 }
 
 // One reader's pinned memory, its stream, and an event per slot that tells when it is free again.
@@ -75,11 +88,14 @@ class Staging {
     check_cuda(cudaEventSynchronize(free_[slot_]), "copying weights");
     return memory_ + slot_ * slot_bytes_;
   }
-  // Copies the acquired slot's first `bytes`.
-  void submit(std::byte* destination, std::size_t bytes) {
-    check_cuda(cudaMemcpyAsync(destination, memory_ + slot_ * slot_bytes_, bytes,
+  // Copies `bytes` from `offset` of the acquired slot.
+  void copy(std::byte* destination, std::size_t offset, std::size_t bytes) {
+    check_cuda(cudaMemcpyAsync(destination, memory_ + slot_ * slot_bytes_ + offset, bytes,
                                cudaMemcpyHostToDevice, stream_),
                "copying weights");
+  }
+  // The acquired slot has been copied from for the last time.
+  void submit() {
     check_cuda(cudaEventRecord(free_[slot_], stream_), "copying weights");
     slot_ = (slot_ + 1) % kSlots;
   }
@@ -102,8 +118,14 @@ class Staging {
   std::array<cudaEvent_t, kSlots> free_{};
 };
 
-std::size_t row_bytes(DType dtype, std::int64_t columns) {
-  return dtype_size(dtype) * static_cast<std::size_t>(columns);
+std::size_t source_row_bytes(const HostWeight& source) {
+  return dtype_size(source.dtype) * static_cast<std::size_t>(source.columns);
+}
+
+// Of a stored row, its scale included.
+std::size_t stored_row_bytes(QuantFormat format, std::int64_t columns) {
+  const FormatInfo& info = format_info(format);
+  return info.row_bytes(static_cast<std::size_t>(columns)) + info.scale_bytes;
 }
 
 int reader_threads(int asked) {
@@ -118,7 +140,6 @@ CudaUploader::CudaUploader(CudaContext& context, DeviceMemory& memory, int threa
 
 Weight CudaUploader::add(std::vector<HostWeight> parts, QuantFormat format) {
   ENGINE_REQUIRE(!parts.empty(), "upload: a weight of no parts");
-  const DType stored = dtype_of(format);
   const std::int64_t columns = parts.front().columns;
   std::int64_t rows = 0;
   for (const HostWeight& part : parts) {
@@ -126,25 +147,37 @@ Weight CudaUploader::add(std::vector<HostWeight> parts, QuantFormat format) {
                    part.columns, " columns of ", part.dtype, ", expected ", columns);
     rows = checked_add(rows, part.rows, part.name.c_str());
   }
-  const std::size_t stored_row = row_bytes(stored, columns);
+  const FormatInfo& info = format_info(format);
+  const char* name = parts.front().name.c_str();
+  const std::size_t width = checked_mul(static_cast<std::size_t>(columns), info.row_bytes(1), name);
+  const std::size_t matrix = checked_mul(static_cast<std::size_t>(rows), width, name);
+  // The scales lie behind the last row.
+  const std::size_t scales_at = checked_add(matrix, Workspace::kAlignment - 1, name) /
+                                Workspace::kAlignment * Workspace::kAlignment;
   buffers_.push_back(memory_.allocate(
-      checked_mul(static_cast<std::size_t>(rows), stored_row, parts.front().name.c_str())));
+      info.scale_bytes == 0
+          ? matrix
+          : checked_add(scales_at, static_cast<std::size_t>(rows) * info.scale_bytes, name)));
   auto* destination = static_cast<std::byte*>(buffers_.back().data());
+  std::byte* scales = info.scale_bytes == 0 ? nullptr : destination + scales_at;
   const Weight weight{.data = destination,
-                      .scales = nullptr,
+                      .scales = scales,
                       .format = format,
                       .rows = rows,
                       .columns = columns,
                       .device = context_.device()};
   for (HostWeight& part : parts) {
-    const auto step = static_cast<std::int64_t>(
-        std::max<std::size_t>(1, kStagingBytes / std::max<std::size_t>(stored_row, 1)));
+    const std::size_t row_bytes =
+        std::max({stored_row_bytes(format, columns), source_row_bytes(part), std::size_t{1}});
+    const auto step =
+        static_cast<std::int64_t>(std::max(std::size_t{1}, kStagingBytes / row_bytes));
     for (std::int64_t row = 0; row < part.rows; row += step) {
       const std::int64_t count = std::min(step, part.rows - row);
-      jobs_.push_back({parts_.size(), row, count, destination});
-      destination += stored_row * static_cast<std::size_t>(count);
+      jobs_.push_back({parts_.size(), row, count, destination, scales});
+      destination += width * static_cast<std::size_t>(count);
+      if (scales != nullptr) scales += info.scale_bytes * static_cast<std::size_t>(count);
     }
-    parts_.push_back({std::move(part), stored});
+    parts_.push_back({std::move(part), format});
   }
   return weight;
 }
@@ -198,11 +231,30 @@ void CudaUploader::read_all(Progress& progress) {
   progress.changed.notify_all();
 }
 
+// The rows of the job in their stored form to `slot`, scales behind the last row.
+void CudaUploader::read_job(const Job& job, std::vector<std::byte>& staging,
+                            std::byte* slot) const {
+  const Part& part = parts_[job.part];
+  const HostWeight& source = part.source;
+  if (plain_format(source.dtype) == part.stored) {
+    return source.read(job.row, job.count, slot);
+  }
+  const std::size_t bytes = source_row_bytes(source) * static_cast<std::size_t>(job.count);
+  staging.resize(std::max(staging.size(), bytes));
+  source.read(job.row, job.count, staging.data());
+  if (part.stored == QuantFormat::kInt8) {
+    quantise(source, job.row, job.count, staging.data(), slot);
+  } else {
+    convert(part.stored, slot, source.dtype, staging.data(),
+            static_cast<std::size_t>(job.count * source.columns));
+  }
+}
+
 void CudaUploader::run_jobs(Progress& progress) {
   context_.make_current();
   std::size_t slot_bytes = kStagingBytes;
   for (const Part& part : parts_) {
-    slot_bytes = std::max(slot_bytes, row_bytes(part.stored, part.source.columns));
+    slot_bytes = std::max(slot_bytes, stored_row_bytes(part.stored, part.source.columns));
   }
   Staging staging(slot_bytes);
   std::vector<std::byte> unconverted;
@@ -211,22 +263,14 @@ void CudaUploader::run_jobs(Progress& progress) {
     if (index >= jobs_.size()) break;
     const Job& job = jobs_[index];
     const Part& part = parts_[job.part];
-    const HostWeight& source = part.source;
-    const std::size_t bytes =
-        row_bytes(part.stored, source.columns) * static_cast<std::size_t>(job.count);
-    const std::size_t source_bytes =
-        row_bytes(source.dtype, source.columns) * static_cast<std::size_t>(job.count);
-    std::byte* slot = staging.acquire();
-    if (source.dtype == part.stored) {
-      source.read(job.row, job.count, slot);
-    } else {
-      unconverted.resize(std::max(unconverted.size(), source_bytes));
-      source.read(job.row, job.count, unconverted.data());
-      convert(part.stored, slot, source.dtype, unconverted.data(),
-              static_cast<std::size_t>(job.count * source.columns));
-    }
-    staging.submit(job.destination, bytes);
-    progress.bytes += source_bytes;
+    const FormatInfo& info = format_info(part.stored);
+    const auto count = static_cast<std::size_t>(job.count);
+    read_job(job, unconverted, staging.acquire());
+    const std::size_t bytes = count * info.row_bytes(static_cast<std::size_t>(part.source.columns));
+    staging.copy(job.destination, 0, bytes);
+    if (job.scales != nullptr) staging.copy(job.scales, bytes, count * info.scale_bytes);
+    staging.submit();
+    progress.bytes += count * source_row_bytes(part.source);
   }
   staging.drain();
 }

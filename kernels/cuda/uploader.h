@@ -29,10 +29,11 @@ class CudaUploader final : public Uploader {
     std::size_t part;
     std::int64_t row, count;
     std::byte* destination;
+    std::byte* scales;  // of formats that have scales
   };
   struct Part {
     HostWeight source;
-    DType stored;
+    QuantFormat stored;
   };
   // What the readers and finish() share.
   struct Progress {
@@ -45,6 +46,7 @@ class CudaUploader final : public Uploader {
   };
 
   void read_all(Progress& progress);
+  void read_job(const Job& job, std::vector<std::byte>& staging, std::byte* slot) const;
   void run_jobs(Progress& progress);
 
   CudaContext& context_;

@@ -3,6 +3,9 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <utility>
+
 #include "kernels/cases/cases.h"
 #include "kernels/core/check.h"
 
@@ -168,6 +171,70 @@ TEST_CASE("a decode stays within its shared memory for every case") {
       if (plan.kernel != AttentionKernel::kDecode) continue;
       CAPTURE(c.name());
       CHECK(decode_shared_bytes(c.heads / c.kv_heads, c.head_size) <= kA10.shared_bytes);
+    }
+  }
+}
+
+TEST_CASE("a linear of int8 weights is a GEMV for few tokens, a product on tensor cores for many") {
+  int last = 0;
+  for (const std::int64_t tokens : {1, 2, 3, 4, 5, 8}) {
+    const RowPlan plan = choose_row_product({.tokens = tokens});
+    CHECK(plan.kernel == RowKernel::kGemv);
+    CHECK(plan.token_tile >= tokens);
+    CHECK(plan.token_tile < 2 * tokens);
+    CHECK(plan.token_tile >= last);
+    CHECK(plan.scratch_bytes == 0);
+    last = plan.token_tile;
+  }
+  for (const DType x : {DType::kF16, DType::kBF16}) {
+    CHECK(choose_row_product({.tokens = 9, .x = x}).kernel == RowKernel::kTensorCores);
+  }
+  CHECK(choose_row_product({.tokens = 9, .x = DType::kF32}).kernel == RowKernel::kPlain);
+  CHECK(choose_row_product({.tokens = 64}).tiles == 1);
+  CHECK(choose_row_product({.tokens = 65}).tiles == 2);
+  CHECK(choose_row_product({.tokens = 65}).scratch_bytes == 0);
+}
+
+TEST_CASE("the rows of a mixture are a GEMV while they are few or of one token") {
+  for (const auto& [tokens, slots] :
+       {std::pair<std::int64_t, std::int64_t>{1, 2}, {4, 2}, {8, 1}, {2, 3}, {1, 16}}) {
+    const RowPlan plan = choose_row_product({.tokens = tokens, .slots = slots, .experts = 16});
+    CHECK(plan.kernel == RowKernel::kGemv);
+    CHECK(plan.token_tile == 1);
+    CHECK(plan.scratch_bytes == 0);
+  }
+  CHECK(choose_row_product({.tokens = 5, .slots = 2, .experts = 8}).kernel ==
+        RowKernel::kTensorCores);
+  CHECK(choose_row_product({.tokens = 2, .slots = 16, .experts = 17}).kernel ==
+        RowKernel::kTensorCores);
+  const RowProblem mixed{
+      .tokens = 300, .slots = 2, .experts = 8, .x = DType::kF16, .weight = QuantFormat::kBF16};
+  CHECK(choose_row_product(mixed).kernel == RowKernel::kPlain);
+}
+
+TEST_CASE("the tiles of a mixture cover every way of spreading its rows over the experts") {
+  // The worst spread gives all experts one row and the rest, in whole tiles and one row more, too.
+  for (const std::int64_t tokens : {9, 64, 65, 300, 4096}) {
+    for (const std::int64_t experts : {1, 2, 5, 8, 64, 300}) {
+      for (const std::int64_t slots : {1, 2, 3}) {
+        const std::int64_t rows = tokens * slots;
+        const RowPlan plan =
+            choose_row_product({.tokens = tokens, .slots = slots, .experts = experts});
+        if (plan.kernel == RowKernel::kGemv) continue;
+        for (std::int64_t used = 1; used <= std::min(experts, rows); ++used) {
+          // `used` experts with one row, all others to the last: then rows evenly spread.
+          const std::int64_t rest = rows - (used - 1);
+          const std::int64_t skewed = used - 1 + (rest + kRowTile - 1) / kRowTile;
+          const std::int64_t more = rows % used, each = rows / used;
+          const std::int64_t even = more * ((each + kRowTile) / kRowTile) +
+                                    (used - more) * ((each + kRowTile - 1) / kRowTile);
+          CHECK(plan.tiles >= skewed);
+          CHECK(plan.tiles >= even);
+        }
+        CHECK(plan.tiles <= rows / kRowTile + experts);
+        CHECK(plan.scratch_bytes ==
+              static_cast<std::size_t>(rows + 3 * plan.tiles) * sizeof(std::int32_t));
+      }
     }
   }
 }

@@ -1,6 +1,7 @@
 #include "bench/ceilings.h"
 
 #include <algorithm>
+#include <array>
 #include <memory>
 #include <string>
 #include <utility>
@@ -12,6 +13,8 @@ namespace engine::bench {
 namespace {
 
 constexpr std::size_t kMiB = std::size_t{1} << 20;
+constexpr std::size_t kGiB = std::size_t{1} << 30;
+constexpr std::array<std::size_t, 7> kColdMiB = {2, 16, 32, 64, 128, 256, 512};
 constexpr int kStreamSamples = 10;
 constexpr int kStreamWarmUps = 2;
 
@@ -25,10 +28,10 @@ struct Sizes {
 
 Sizes sizes_for(const Backend& backend) {
   Sizes sizes = backend.device().kind == DeviceKind::kCuda
-                    ? Sizes{6 * 1024 * kMiB, {}, 8192, 8192, kKernelSamples}
-                    : Sizes{1024 * kMiB, {}, 512, 4096, 5};
+                    ? Sizes{6 * kGiB, {}, 8192, 8192, kKernelSamples}
+                    : Sizes{kGiB, {}, 512, 4096, 5};
   sizes.stream = std::min(sizes.stream, backend.memory().free / 4 / kMiB * kMiB);
-  for (const std::size_t mib : {2, 16, 32, 64, 128, 256, 512}) {
+  for (const std::size_t mib : kColdMiB) {
     if (mib * kMiB <= sizes.stream) sizes.cold.push_back(mib * kMiB);
   }
   ENGINE_CHECK(!sizes.cold.empty(), ErrorKind::kMemory, to_string(backend.device()), ": need ",

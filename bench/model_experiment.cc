@@ -59,8 +59,8 @@ class Experiment {
   void measure_prefill(Session& session, std::int64_t tokens);
   void measure_depth(Session& session, std::int64_t depth);
 
-  void add_run_rows(double startup_s, std::vector<Sample> samples, const Telemetry& telemetry,
-                    std::size_t peak);
+  void add_run_rows(double startup_s, const std::vector<Sample>& samples,
+                    const Telemetry& telemetry, std::size_t peak);
   Result& add(const std::string& metric, std::vector<double> values, const Telemetry& telemetry);
 
   void prepare(Session& session) const;
@@ -127,11 +127,11 @@ void Experiment::measure_runs() {
     note(concat("sample ", i + 1, " of ", flags_.samples),
          static_cast<double>(flags_.max_new_tokens) / windows.back(), "tok/s");
   }
-  add_run_rows(subject_.ready_s() + first_s - median(windows), std::move(samples),
+  add_run_rows(subject_.ready_s() + first_s - median(windows), samples,
                subject_.measure().telemetry(), subject_.backend().peak_bytes());
 }
 
-void Experiment::add_run_rows(double startup_s, std::vector<Sample> samples,
+void Experiment::add_run_rows(double startup_s, const std::vector<Sample>& samples,
                               const Telemetry& telemetry, std::size_t peak) {
   std::vector<double> rate, bandwidth, decode, first_token;
   const double gigabytes = model_gigabytes();

@@ -125,8 +125,8 @@ std::string json_lines(std::span<const Result> results) {
   std::string lines;
   for (const Result& r : results) {
     OrderedJson extra = {{"device", r.device}, {"arch", r.arch}};
-    for (const auto& [name, value] : r.columns) {
-      std::visit([&](const auto& v) { extra[name] = v; }, value);
+    for (const auto& column : r.columns) {
+      std::visit([&](const auto& value) { extra[column.first] = value; }, column.second);
     }
     OrderedJson record;
     record["benchmark"] = {

@@ -66,11 +66,11 @@ ENGINE_HOST_DEVICE inline Normal4 normal4(std::uint64_t seed, std::uint64_t stre
                    static_cast<std::uint32_t>(stream), static_cast<std::uint32_t>(stream >> 32)}},
                  seed);
   Normal4 normal;
-  for (int pair = 0; pair < 2; ++pair) {
-    const float radius = sqrtf(-2.0f * logf(uniform_open(bits.word[2 * pair])));
-    const float angle = kTwoPi * uniform_open(bits.word[2 * pair + 1]);
-    normal.value[2 * pair] = radius * cosf(angle);
-    normal.value[2 * pair + 1] = radius * sinf(angle);
+  for (int i = 0; i < 4; i += 2) {
+    const float radius = sqrtf(-2.0f * logf(uniform_open(bits.word[i])));
+    const float angle = kTwoPi * uniform_open(bits.word[i + 1]);
+    normal.value[i] = radius * cosf(angle);
+    normal.value[i + 1] = radius * sinf(angle);
   }
   return normal;
 }

@@ -97,8 +97,9 @@ TEST_CASE("wrong flags exit 2 with one line that names them") {
       {{"fidelity", "--device", "cpu"}, "--model"},
       {{"compare", "one.csv"}, "compare"},
       {{"compare", "no-such-file.csv", "b.csv"}, "no-such-file.csv"}};
-  for (const auto& [arguments, part] : cases) {
-    const Result result = bench(arguments);
+  for (const auto& item : cases) {
+    const Result result = bench(item.first);
+    const std::string& part = item.second;
     CAPTURE(part);
     CHECK_MESSAGE(result.exit_code == 2, result.describe());
     CHECK_MESSAGE(result.error_lines() == 1, result.describe());

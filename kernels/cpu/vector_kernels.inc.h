@@ -277,7 +277,8 @@ void dot_block_tiles(const DotBlock& block) {
 // own prefetcher stops at the end of each page.
 template <typename W, int kTokens>
 inline void dot_row(const W* w, const float* x, const DotBlock& block, float* out) {
-  constexpr int kUnroll = kTokens == 1 ? 4 : 2;
+  // Enough sums in flight to hide their latency behind the bytes, of which int8 has few per sum.
+  constexpr int kUnroll = (sizeof(W) == 1 ? 8 : 4) / kTokens;
   constexpr std::int64_t kStep = kUnroll * kLanes, kLine = 64, kAhead = 4096;
   Vec acc[kUnroll][kTokens];
 #pragma GCC unroll 32

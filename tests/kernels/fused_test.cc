@@ -55,21 +55,24 @@ double fused_nmse(std::int64_t terms, int roundings, DType dtype) {
 }
 
 struct Block {
-  Block(Backend& on, const cases::BlockCase& c, DType type)
+  Block(Backend& on, const cases::BlockCase& c, DType type, QuantFormat stored)
       : backend(on),
         problem(c),
         dtype(type),
+        format(stored),
         joined((c.heads + 2 * c.kv_heads) * c.head_size),
         x(uniform(c.tokens * c.width, 1, type, -2.0, 2.0)),
         norm(uniform(c.width, 2, type, 0.5, 1.5)) {}
 
   std::string name(const char* op, bool default_body) const {
-    return concat(op, " ", problem.name(), " ", dtype, default_body ? " default body" : "");
+    return concat(op, " ", problem.name(), " ", dtype, " by ", format_info(format).name,
+                  default_body ? " default body" : "");
   }
 
   Backend& backend;
   cases::BlockCase problem;
   DType dtype;
+  QuantFormat format;  // of the weights
   std::int64_t joined;
   Values x, norm;
 };
@@ -78,7 +81,7 @@ void check_attention_in(const Block& block) {
   const cases::BlockCase& c = block.problem;
   const DType dtype = block.dtype;
   const HostMatrix qkv = scaled_matrix(dtype, block.joined, c.width, 3);
-  const UploadedWeight weight(block.backend, qkv);
+  const UploadedWeight weight(block.backend, {qkv}, block.format);
   const Values table = rope_table(c.capacity(), c.head_size);
   const Guarded table_tensor(block.backend, DType::kF32, {c.capacity(), c.head_size}, table);
   const Guarded position(block.backend, DType::kI32, {1}, Values{static_cast<double>(c.position)});
@@ -90,16 +93,17 @@ void check_attention_in(const Block& block) {
   Bounded q, k, v;
   if (has_oracle(c)) {
     const Bounded hidden = rmsnorm_bounded(block.x, block.norm, static_cast<double>(kEps), dtype);
-    const Bounded all = linear_bounded(hidden, qkv.values(), {}, c.width, dtype, dtype);
+    const Bounded all =
+        linear_bounded(hidden, decoded(qkv, block.format), {}, c.width, dtype, dtype);
     const std::int64_t q_width = c.heads * c.head_size, kv_width = c.kv_heads * c.head_size;
     q = rope_bounded(columns(all, block.joined, 0, q_width), table, c.heads, c.head_size,
                      c.position, dtype);
     k = rope_bounded(columns(all, block.joined, q_width, kv_width), table, c.kv_heads, c.head_size,
                      c.position, dtype);
     v = columns(all, block.joined, q_width + kv_width, kv_width);
-    const reference::AttentionInResult oracle =
-        reference::attention_in(block.x, block.norm, static_cast<double>(kEps), qkv.values(), table,
-                                c.heads, c.head_size, c.position);
+    const reference::AttentionInResult oracle = reference::attention_in(
+        block.x, block.norm, static_cast<double>(kEps), decoded(qkv, block.format), table, c.heads,
+        c.head_size, c.position);
     check_close("bounds against oracle", q.value, oracle.q, Values(q.value.size(), 1e-12));
     check_close("bounds against oracle", k.value, oracle.k, Values(k.value.size(), 1e-12));
     check_close("bounds against oracle", v.value, oracle.v, Values(v.value.size(), 1e-12));
@@ -151,14 +155,15 @@ void check_attention_out(const Block& block) {
   const DType dtype = block.dtype;
   const std::int64_t inputs = c.heads * c.head_size;
   const HostMatrix output = scaled_matrix(dtype, c.width, inputs, 5);
-  const UploadedWeight weight(block.backend, output);
+  const UploadedWeight weight(block.backend, {output}, block.format);
   const Values heads = uniform(c.tokens * inputs, 6, dtype);
   const Guarded attention(block.backend, dtype, {c.tokens, inputs}, heads);
   Bounded expected;
   if (has_oracle(c)) {
-    expected = linear_bounded(exact(heads), output.values(), block.x, inputs, dtype, dtype);
+    expected =
+        linear_bounded(exact(heads), decoded(output, block.format), block.x, inputs, dtype, dtype);
     check_close("bounds against oracle", expected.value,
-                reference::attention_out(block.x, heads, output.values(), inputs),
+                reference::attention_out(block.x, heads, decoded(output, block.format), inputs),
                 Values(expected.value.size(), 1e-12));
   }
   Values default_result;
@@ -185,21 +190,21 @@ void check_feed_forward(const Block& block) {
   const HostMatrix gate = scaled_matrix(dtype, c.inner, c.width, 7);
   const HostMatrix up = scaled_matrix(dtype, c.inner, c.width, 8);
   const HostMatrix down = scaled_matrix(dtype, c.width, c.inner, 9);
-  const UploadedWeight gate_up(block.backend, {gate, up}, plain_format(dtype));
-  const UploadedWeight down_weight(block.backend, down);
+  const UploadedWeight gate_up(block.backend, {gate, up}, block.format);
+  const UploadedWeight down_weight(block.backend, {down}, block.format);
   const Guarded norm(block.backend, dtype, {c.width}, block.norm);
   Bounded expected;
   if (has_oracle(c)) {
     const Bounded hidden = rmsnorm_bounded(block.x, block.norm, static_cast<double>(kEps), dtype);
-    Values joined = gate.values();
-    for (const double value : up.values()) joined.push_back(value);
+    Values joined = decoded(gate, block.format);
+    for (const double value : decoded(up, block.format)) joined.push_back(value);
     const Bounded both = linear_bounded(hidden, joined, {}, c.width, dtype, dtype);
     const Bounded inner = silu_mul_bounded(columns(both, 2 * c.inner, 0, c.inner),
                                            columns(both, 2 * c.inner, c.inner, c.inner), dtype);
-    expected = linear_bounded(inner, down.values(), block.x, c.inner, dtype, dtype);
+    expected = linear_bounded(inner, decoded(down, block.format), block.x, c.inner, dtype, dtype);
     check_close("bounds against oracle", expected.value,
                 reference::feed_forward(block.x, block.norm, static_cast<double>(kEps), joined,
-                                        down.values()),
+                                        decoded(down, block.format)),
                 Values(expected.value.size(), 1e-12));
   }
   Values default_result;
@@ -222,27 +227,39 @@ void check_feed_forward(const Block& block) {
 }
 
 template <typename Check>
-void check_blocks(Check&& check) {
+void check_blocks(Check&& check, bool int8) {
   on_every_backend([&](Backend& backend) {
     for (const cases::BlockCase& problem : cases_for(backend, cases::block_cases())) {
       for (const DType dtype : cases::kFloatTypes) {
         if (!runs_in(backend, problem, dtype)) continue;
-        check(Block(backend, problem, dtype));
+        check(Block(backend, problem, dtype, int8 ? QuantFormat::kInt8 : plain_format(dtype)));
       }
     }
   });
 }
 
 TEST_CASE("attention_in agrees with its oracle and its default body") {
-  check_blocks(check_attention_in);
+  check_blocks(check_attention_in, false);
 }
 
 TEST_CASE("attention_out agrees with its oracle and its default body") {
-  check_blocks(check_attention_out);
+  check_blocks(check_attention_out, false);
 }
 
 TEST_CASE("feed_forward agrees with its oracle and its default body") {
-  check_blocks(check_feed_forward);
+  check_blocks(check_feed_forward, false);
+}
+
+TEST_CASE("attention_in over int8 weights agrees with its oracle and its default body") {
+  check_blocks(check_attention_in, true);
+}
+
+TEST_CASE("attention_out over int8 weights agrees with its oracle and its default body") {
+  check_blocks(check_attention_out, true);
+}
+
+TEST_CASE("feed_forward over int8 weights agrees with its oracle and its default body") {
+  check_blocks(check_feed_forward, true);
 }
 
 }  // namespace

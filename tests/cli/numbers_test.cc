@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "tests/cli/generate_run.h"
-#include "tests/cli/npy_reader.h"
 #include "tests/model/goldens.h"
+#include "tests/support/npy_reader.h"
 #include "tests/support/random_checkpoint.h"
 
 namespace engine::test {

@@ -18,8 +18,8 @@
 #include "engine/runtime/perplexity.h"
 #include "engine/runtime/sampling_options.h"
 #include "kernels/backend.h"
-#include "tests/cli/npy_reader.h"
 #include "tests/model/goldens.h"
+#include "tests/support/npy_reader.h"
 #include "tests/support/outcome.h"
 #include "tests/support/temp_dir.h"
 

@@ -6,6 +6,7 @@
 #include <stdexcept>
 
 #include "kernels/core/check.h"
+#include "tests/support/npy_reader.h"
 #include "tests/support/paths.h"
 
 namespace engine::test {
@@ -15,21 +16,6 @@ std::string read_bytes(const std::filesystem::path& path) {
   std::ifstream in(path, std::ios::binary);
   if (!in) throw std::runtime_error("cannot read " + path.string());
   return {std::istreambuf_iterator<char>(in), {}};
-}
-
-// The values of a little-endian float32 .npy, version 1.0.
-std::vector<float> read_npy(const std::filesystem::path& path) {
-  const std::string bytes = read_bytes(path);
-  constexpr std::size_t kPrefix = 10;
-  if (bytes.size() < kPrefix || bytes.find("'descr': '<f4'") == std::string::npos) {
-    throw std::runtime_error(path.string() + " is not a float32 .npy");
-  }
-  const std::size_t header = static_cast<unsigned char>(bytes[8]) +
-                             256 * static_cast<std::size_t>(static_cast<unsigned char>(bytes[9]));
-  const std::size_t begin = kPrefix + header;
-  std::vector<float> values((bytes.size() - begin) / sizeof(float));
-  bytes.copy(reinterpret_cast<char*>(values.data()), values.size() * sizeof(float), begin);
-  return values;
 }
 
 }  // namespace
@@ -46,7 +32,7 @@ std::vector<Golden> load_goldens() {
     golden.ids = nlohmann::json::parse(read_bytes(golden.directory / "input_ids.json"))
                      .get<std::vector<std::int32_t>>();
     golden.rows = entry.at("rows").get<std::vector<std::int64_t>>();
-    golden.logits = read_npy(golden.directory / "logits.npy");
+    golden.logits = read_npy(golden.directory / "logits.npy").values;
     if (entry.contains("greedy_ids")) {
       golden.greedy = entry.at("greedy_ids").get<std::vector<std::int32_t>>();
     }

@@ -105,8 +105,9 @@ struct AddCall {
 // Draws the next token from one row of logits and prepares the next step:
 //   repetition penalty for every id with seen[id] ≠ 0 (l > 0: l ÷ r, else l × r) → ÷ temperature →
 //   top-k (ties with the k-th are kept) → top-p (the fewest most probable ids whose mass reaches
-//   top_p; ids tied with the last are kept) → min-p (p ≥ min_p · max p) → argmax of p ÷ e with
-//   e = −ln u, u the Philox draw of (seed, position of the new token, id); ties to the lowest id.
+//   top_p, a share of what top-k left; ids tied with the last are kept) → min-p (p ≥ min_p · max p)
+//   → argmax of p ÷ e with e = −ln u, u the Philox draw of (seed, position of the new token, id);
+//   ties to the lowest id.
 // At temperature 0 the argmax of the penalised logits, ties to the lowest id. Where any logit is
 // NaN or infinite, sampled.not_finite is set and the id is 0.
 // Then next_ids[0] = id, seen[id] = 1, position += advance: a replayed decode step needs no host.

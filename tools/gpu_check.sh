@@ -5,13 +5,13 @@
 #                                                  initcheck; default: all
 # The sanitizers run the cases that are not marked large; racecheck, by far the slowest, looks at the
 # first launches of each kernel that uses shared memory, one after the other (portable). A run is stopped after TIMEOUT seconds
-# (default 200). Prints one line a part last; logs go to $OUT (default: the current
+# (default 200). Prints one line a part last; logs go to $LOG_DIR (default: the current
 # folder). Exit 1 where a part failed.
 set -uo pipefail
 bin=$1
 shift
 [ $# -gt 0 ] || set -- auto portable memcheck racecheck synccheck initcheck
-out=${OUT:-.}
+out=${LOG_DIR:-.}
 limit=${TIMEOUT:-200}
 export ENGINE_TEST_DEVICES=cuda
 table=()

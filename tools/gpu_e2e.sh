@@ -3,12 +3,12 @@
 # numpy, and 30 GB of disk and memory for the 7B-shaped checkpoint.
 #
 # Usage: tools/gpu_e2e.sh BIN_DIR WORK_DIR
-# Prints one line a check; details go to $OUT (default: WORK_DIR). Exit 1 where a check failed.
+# Prints one line a check; details go to $LOG_DIR (default: WORK_DIR). Exit 1 where a check failed.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 generate=$1/engine_generate
 work=$2
-out=${OUT:-$work}
+out=${LOG_DIR:-$work}
 mkdir -p "$work" "$out"
 failures=0
 

@@ -2,6 +2,7 @@
 // by CudaOps; each launcher issues its kernels on the context's stream and returns.
 #pragma once
 
+#include "kernels/cuda/aligned.h"
 #include "kernels/cuda/choose.h"
 #include "kernels/cuda/context.h"
 #include "kernels/ops.h"
@@ -41,10 +42,5 @@ bool fused_gemv_fits(const CudaContext& context, const Tensor& x, const Weight& 
 void attention_in_gemv(CudaContext& context, const AttentionInCall& call);
 // inner = silu(h · Wgateᵀ) · (h · Wupᵀ), h = rmsnorm(x).
 void gate_up_gemv(CudaContext& context, const FeedForwardCall& call, const Tensor& inner);
-
-// Whether `tensor` starts, and steps along all but its last axis, on multiples of 16 bytes.
-bool is_vector_aligned(const Tensor& tensor);
-// Whether the rows of a weight start on multiples of 16 bytes.
-bool is_vector_aligned(const Weight& weight);
 
 }  // namespace engine::cuda

@@ -91,8 +91,9 @@ struct AttentionState {
     unpack<T>(key, b);
 #pragma unroll
     for (int i = 0; i < 8; ++i) dot = fmaf(a[i], b[i], dot);
-    for (int offset = lanes / 2; offset > 0; offset /= 2) {
-      dot += __shfl_xor_sync(kFullWarp, dot, offset);
+#pragma unroll
+    for (int offset = 16; offset > 0; offset /= 2) {
+      if (offset < lanes) dot += __shfl_xor_sync(kFullWarp, dot, offset);
     }
     return dot * scale;
   }

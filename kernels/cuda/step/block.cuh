@@ -168,6 +168,12 @@ __device__ inline int tile_row(const StepStage& stage, int tile, int r) {
   return r < 8 ? row : row + stage.half;
 }
 
+// The tiles of a stage that are this block's.
+__device__ inline int own_tiles(const StepShared& b, const StepStage& stage) {
+  const int first = step_first_tile(b.block, b.blocks, stage.rotation);
+  return first < stage.tiles ? (stage.tiles - first + b.blocks - 1) / b.blocks : 0;
+}
+
 // The position of this step's token, in the bounds of the cache.
 __device__ inline int step_position(const StepStage& stage) {
   return max(0, min(*stage.position, stage.capacity - 1));

@@ -64,12 +64,6 @@ __device__ unsigned run_stage(unsigned state, StepShared& b, const StepStage& st
   return state;
 }
 
-// The tiles of a stage that are this block's.
-__device__ int own_tiles(const StepShared& b, const StepStage& stage) {
-  const int first = step_first_tile(b.block, b.blocks, stage.rotation);
-  return first < stage.tiles ? (stage.tiles - first + b.blocks - 1) / b.blocks : 0;
-}
-
 template <typename T>
 __device__ void run_stages(StepShared& b) {
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;

@@ -102,7 +102,7 @@ RowPlan choose_row_product(const RowProblem& problem) {
   return plan;
 }
 
-AttentionPlan choose_attention(const CudaArch&, const AttentionProblem& problem) {
+AttentionPlan choose_attention(const CudaArch& arch, const AttentionProblem& problem) {
   AttentionPlan plan;
   const std::int64_t group = problem.heads / problem.kv_heads;
   const std::int64_t head_bytes =
@@ -125,6 +125,10 @@ AttentionPlan choose_attention(const CudaArch&, const AttentionProblem& problem)
   if (vectors && problem.dtype != DType::kF32 && head_bucket(problem.head_size) != 0) {
     plan.kernel = AttentionKernel::kPrefill;
     plan.head_bucket = head_bucket(problem.head_size);
+    if (arch.hopper_products() && problem.head_size <= kSm90HeadSize) {
+      plan.kernel = AttentionKernel::kSm90Prefill;
+      plan.head_bucket = problem.head_size <= 64 ? 64 : 128;
+    }
   }
   return plan;
 }

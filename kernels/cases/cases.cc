@@ -130,6 +130,11 @@ constexpr AttentionCase kAttentionCases[] = {
     {300, 2, 1, 128, 40, 0, 5},
     {130, 2, 2, 128, 0, 2, 0, false},
     {100, 2, 1, 64, 3996, 50},
+    {130, 2, 1, 192, 60, 9},
+    {129, 2, 1, 160, 200, 0, 70},
+    {200, 2, 2, 256, 65, 3},
+    {140, 2, 1, 224, 300, 1, 100},
+    {70, 2, 1, 256, 10, 0, 0, false},
     {300, 71, 1, 64, 0, 0, 0, true, true},
     {257, 64, 8, 128, 20, 0, 0, true, true},
     // Windows: shorter than the step, than the cache, longer than both.

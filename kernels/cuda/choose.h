@@ -114,9 +114,15 @@ inline constexpr std::int64_t kDecodeChunk = 128;
 inline constexpr std::int64_t kAttentionCounters = 8192;
 inline constexpr std::int64_t kPlainHeadSize = 512;
 // Largest head size of kSm90Prefill.
-inline constexpr std::int64_t kSm90HeadSize = 128;
+inline constexpr std::int64_t kSm90HeadSize = 256;
 
 AttentionPlan choose_attention(const CudaArch& arch, const AttentionProblem& problem);
+
+// Query heads that kSm90Prefill works on side by side, where each has `query_blocks` items and
+// `head_bytes` of keys and values. All of them while a block gets few items, since the longest
+// first then even out best; else as many as share the L2 cache.
+std::int64_t attention_section(const CudaArch& arch, std::int64_t heads, std::int64_t query_blocks,
+                               std::int64_t head_bytes);
 
 // Floats that a decode block leaves for the combination: (group, Dh) sums, then (group, 2) maxima
 // and totals, rounded up to 16 bytes.

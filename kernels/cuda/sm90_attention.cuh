@@ -13,8 +13,13 @@ namespace engine::cuda {
 template <int kHeadSize, int kGroupCount>
 struct AttentionTile {
   static constexpr int kHead = kHeadSize, kGroups = kGroupCount;
-  static constexpr int kQueries = 64 * kGroups, kKeys = 128, kStages = 2;
+  static constexpr int kQueries = 64 * kGroups, kStages = 2;
+  static constexpr int kKeys = kHead > 128 ? 64 : 128;
   static constexpr int kBlocks = kHead / 64;  // of 64 columns, as they lie in shared memory
+  // out: parts of the columns, one product each; of score: one part.
+  static constexpr int kPartColumns = kHead % 128 == 0 ? 128 : 64;
+  static constexpr int kParts = kHead / kPartColumns, kPartRegisters = kPartColumns / 2;
+  static constexpr int kScoreRegisters = kKeys / 2;
   static constexpr int kThreads = 128 * (kGroups + 1);
   static constexpr int kQueryBlockBytes = kQueries * 128, kKeyBlockBytes = kKeys * 128;
   static constexpr int kQueryBytes = kBlocks * kQueryBlockBytes;
@@ -24,6 +29,10 @@ struct AttentionTile {
   static constexpr int kSharedBytes = kTileBytes + 1024 + 128;
   static_assert(kHead % 64 == 0 && kGroups >= 2 && kGroups <= 3);
 };
+
+// Sums of a lane: 64 queries × kHead over a warpgroup, in parts as wgmma's fragments.
+template <typename Tile>
+using AttentionSums = float[Tile::kParts][Tile::kPartRegisters];
 
 struct Sm90AttentionArguments {
   void* out;            // (T, H, Dh)

@@ -17,31 +17,47 @@ inline constexpr int kTurn = 1, kZeroed = 4;
 
 // score = Q · Kᵀ of the group's 64 queries, q and k being shared addresses.
 template <typename T, typename Tile>
-__device__ __forceinline__ void score_product(float (&score)[64], std::uint32_t q,
-                                              std::uint32_t k) {
+__device__ __forceinline__ void score_product(float (&score)[Tile::kScoreRegisters],
+                                              std::uint32_t q, std::uint32_t k) {
 #pragma unroll
   for (int s = 0; s < Tile::kHead / 16; ++s) {
     const std::uint32_t column = static_cast<std::uint32_t>(s % 4) * 32;
     const auto block = static_cast<std::uint32_t>(s / 4);
-    wgmma_n128_ss<T>(score, wgmma_descriptor(q + block * Tile::kQueryBlockBytes + column, 16),
-                     wgmma_descriptor(k + block * Tile::kKeyBlockBytes + column, 16), s > 0);
+    const std::uint64_t a = wgmma_descriptor(q + block * Tile::kQueryBlockBytes + column, 16);
+    const std::uint64_t b = wgmma_descriptor(k + block * Tile::kKeyBlockBytes + column, 16);
+    if constexpr (Tile::kKeys == 128) {
+      wgmma_n128_ss<T>(score, a, b, s > 0);
+    } else {
+      wgmma_n64_ss<T>(score, a, b, s > 0);
+    }
   }
 }
 
 // out += P · V.
 template <typename T, typename Tile>
-__device__ __forceinline__ void value_product(float (&out)[Tile::kHead / 2],
-                                              const std::uint32_t (&p)[8][4], std::uint32_t v) {
+__device__ __forceinline__ void value_product(AttentionSums<Tile>& out,
+                                              const std::uint32_t (&p)[Tile::kKeys / 16][4],
+                                              std::uint32_t v) {
 #pragma unroll
   for (int s = 0; s < Tile::kKeys / 16; ++s) {
-    const std::uint64_t rows =
-        wgmma_descriptor(v + static_cast<std::uint32_t>(s) * 2048, Tile::kKeyBlockBytes);
-    if constexpr (Tile::kHead == 128) {
-      wgmma_n128_rs<T>(out, p[s], rows);
-    } else {
-      wgmma_n64_rs<T>(out, p[s], rows);
+#pragma unroll
+    for (int part = 0; part < Tile::kParts; ++part) {
+      const int offset = part * (Tile::kPartColumns / 64) * Tile::kKeyBlockBytes + s * 2048;
+      const std::uint64_t rows =
+          wgmma_descriptor(v + static_cast<std::uint32_t>(offset), Tile::kKeyBlockBytes);
+      if constexpr (Tile::kPartColumns == 128) {
+        wgmma_n128_rs<T>(out[part], p[s], rows);
+      } else {
+        wgmma_n64_rs<T>(out[part], p[s], rows);
+      }
     }
   }
+}
+
+template <typename Tile>
+__device__ __forceinline__ void hold_sums(AttentionSums<Tile>& out) {
+#pragma unroll
+  for (int part = 0; part < Tile::kParts; ++part) wgmma_hold(out[part]);
 }
 
 // Zeros the first `rows` rows of a tile of V: keys that no query of the block sees may hold
@@ -76,15 +92,15 @@ template <typename T, typename Tile>
 __device__ __forceinline__ void attend(const Sm90AttentionArguments& a,
                                        const AttentionShared<Tile>& shared,
                                        const AttentionItem& item, ConsumerState<Tile>& state,
-                                       float (&out)[Tile::kHead / 2], OnlineSoftmax& softmax) {
+                                       AttentionSums<Tile>& out, OnlineSoftmax& softmax) {
   const AttentionMask mask{a.window, a.causal};
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int group_query = item.first_query + state.group * 64;
   const int row = group_query + static_cast<int>(threadIdx.x) / 32 % 4 * 16 + lane / 4;
   const std::uint32_t q =
       shared_address(shared.q) + static_cast<std::uint32_t>(state.group) * 64 * 128;
-  float score[64], rescale[2];
-  std::uint32_t p[8][4];
+  float score[Tile::kScoreRegisters], rescale[2];
+  std::uint32_t p[Tile::kKeys / 16][4];
   const auto mask_tile = [&](int tile) {
     const int key = item.first_key<Tile>(tile);
     if (mask.cuts(group_query, key, Tile::kKeys)) mask.apply(score, row, key + lane % 4 * 2);
@@ -110,7 +126,7 @@ __device__ __forceinline__ void attend(const Sm90AttentionArguments& a,
 
   for (int tile = 1; tile < item.tiles; ++tile) {
     named_barrier_sync(kTurn + state.group, 256);
-    wgmma_hold(out);
+    hold_sums<Tile>(out);
     wgmma_fence();
     score_product<T, Tile>(score, q, shared_address(shared.k + state.k.slot * Tile::kKeyBytes));
     wgmma_commit();
@@ -129,11 +145,14 @@ __device__ __forceinline__ void attend(const Sm90AttentionArguments& a,
     wgmma_hold(score);
     wait_keys(tile + 1);
     wgmma_wait<0>();
-    wgmma_hold(out);
+    hold_sums<Tile>(out);
     state.release(shared.v_empty + state.v.slot);
     state.v.advance();
 #pragma unroll
-    for (int i = 0; i < Tile::kHead / 2; ++i) out[i] *= rescale[i / 2 % 2];
+    for (int part = 0; part < Tile::kParts; ++part) {
+#pragma unroll
+      for (int i = 0; i < Tile::kPartRegisters; ++i) out[part][i] *= rescale[i / 2 % 2];
+    }
     pack_probabilities<T>(score, p);
   }
   state.release(shared.q_empty);
@@ -143,12 +162,12 @@ __device__ __forceinline__ void attend(const Sm90AttentionArguments& a,
   std::uint8_t* v = shared.v + state.v.slot * Tile::kKeyBytes;
   const int unseen = item.begin - item.first_key<Tile>(item.tiles - 1);
   if (item.begin > 0 && unseen > 0) zero_rows<Tile>(v, unseen, state.group);
-  wgmma_hold(out);
+  hold_sums<Tile>(out);
   wgmma_fence();
   value_product<T, Tile>(out, p, shared_address(v));
   wgmma_commit();
   wgmma_wait<0>();
-  wgmma_hold(out);
+  hold_sums<Tile>(out);
   state.release(shared.v_empty + state.v.slot);
   state.v.advance();
 }
@@ -173,7 +192,7 @@ __device__ __forceinline__ void transpose_quad(std::uint32_t (&word)[4]) {
 template <typename T, typename Tile>
 __device__ __forceinline__ void write_item(const Sm90AttentionArguments& a,
                                            const AttentionItem& item, int group,
-                                           const float (&out)[Tile::kHead / 2],
+                                           const AttentionSums<Tile>& out,
                                            const OnlineSoftmax& softmax) {
   constexpr float kLn2 = 0.6931471805599453f;
   const int lane = static_cast<int>(threadIdx.x) % 32;
@@ -189,8 +208,9 @@ __device__ __forceinline__ void write_item(const Sm90AttentionArguments& a,
       std::uint32_t word[4];
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        const int at = (4 * d + i) * 4 + 2 * r;
-        word[i] = pack_pair<T>(out[at] * inverse, out[at + 1] * inverse);
+        constexpr int kTiles = Tile::kPartColumns / 8;
+        const float* pair = out[(4 * d + i) / kTiles] + (4 * d + i) % kTiles * 4 + 2 * r;
+        word[i] = pack_pair<T>(pair[0] * inverse, pair[1] * inverse);
       }
       transpose_quad(word);
       const int column = d * 32 + lane % 4 * 8;

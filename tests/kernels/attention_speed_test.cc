@@ -91,7 +91,9 @@ TEST_CASE("attention speed at prefill shapes" * doctest::skip()) {
                                    {4096, 32, 32, 128, 0, true},   {2048, 32, 8, 128, 2048, true},
                                    {4096, 256, 256, 128, 0, true}, {4096, 256, 256, 128, 0, false},
                                    {512, 32, 32, 64, 0, true},     {2048, 32, 32, 64, 0, true},
-                                   {4096, 256, 256, 64, 0, true},  {4096, 256, 256, 64, 0, false}};
+                                   {4096, 256, 256, 64, 0, true},  {4096, 256, 256, 64, 0, false},
+                                   {4096, 16, 16, 192, 0, true},   {2048, 16, 8, 256, 0, true},
+                                   {4096, 64, 64, 256, 0, false}};
   on_every_backend([&](Backend& backend) {
     if (backend.device().kind != DeviceKind::kCuda) return;
     for (const Problem& p : kProblems) {

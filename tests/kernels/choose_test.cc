@@ -148,7 +148,7 @@ TEST_CASE("head sizes go to the next compiled one, others to the plain kernel") 
   CHECK(bucket(128) == 0);
 }
 
-TEST_CASE("Hopper's attention serves head sizes to 128 in two compiled ones") {
+TEST_CASE("Hopper's attention serves head sizes to 256 in four compiled ones") {
   AttentionProblem problem{.tokens = 64, .heads = 4, .kv_heads = 4, .bound = 64};
   const auto bucket = [&](std::int64_t head_size) {
     problem.head_size = head_size;
@@ -159,9 +159,18 @@ TEST_CASE("Hopper's attention serves head sizes to 128 in two compiled ones") {
   CHECK(bucket(64) == 64);
   CHECK(bucket(72) == 128);
   CHECK(bucket(128) == 128);
-  CHECK(bucket(136) == 0);
+  CHECK(bucket(136) == 192);
+  CHECK(bucket(256) == 256);
+  CHECK(bucket(264) == 0);
   problem.aligned = false;
   CHECK(bucket(128) == 0);
+}
+
+TEST_CASE("heads run side by side: all of a small problem, what shares the cache of a large one") {
+  CHECK(attention_section(kH200, 32, 32, 2 << 20) == 32);
+  CHECK(attention_section(kH200, 256, 32, 2 << 20) == 16);
+  CHECK(attention_section(kH200, 256, 32, 64 << 20) == 1);
+  CHECK(attention_section(kH200, 4000, 1, 0) == 4000);
 }
 
 TEST_CASE("a decode's chunks cover the bound and its scratch holds their records") {

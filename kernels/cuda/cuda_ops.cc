@@ -84,6 +84,8 @@ void CudaOps::attention(const AttentionCall& call, Workspace scratch) {
       }
       return cuda::attention_decode(context_, call, plan, partials);
     }
+    case AttentionKernel::kSm90Prefill:
+      return cuda::sm90_attention_prefill(context_, call, plan);
     case AttentionKernel::kPrefill:
       return cuda::attention_prefill(context_, call, plan);
     case AttentionKernel::kPlain:

@@ -34,6 +34,11 @@ void moe_combine(CudaContext& context, const MoeCombineCall& call);
 void attention_decode(CudaContext& context, const AttentionCall& call, const AttentionPlan& plan,
                       void* scratch);
 void attention_prefill(CudaContext& context, const AttentionCall& call, const AttentionPlan& plan);
+void sm90_attention_prefill(CudaContext& context, const AttentionCall& call,
+                            const AttentionPlan& plan);
+// Head sizes above 128, called by the former.
+void sm90_attention_prefill_wide(CudaContext& context, const AttentionCall& call,
+                                 const AttentionPlan& plan);
 void attention_plain(CudaContext& context, const AttentionCall& call);
 
 // The fused ops for one token. fused_gemv_fits says whether the GEMV serves them (shared memory,

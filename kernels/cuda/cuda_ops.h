@@ -32,10 +32,13 @@ class CudaOps final : public Ops {
   // attention_out's default body is already one kernel: the linear's epilogue adds the residual.
   void attention_in(const AttentionInCall& call, Workspace scratch) override;
   void feed_forward(const FeedForwardCall& call, Workspace scratch) override;
+  void moe_feed_forward(const MoeFeedForwardCall& call, Workspace scratch) override;
 
  private:
   template <typename C>
   void begin(const char* name, const C& call);
+
+  void feed_forward_int8(const FeedForwardCall& call, Workspace scratch);
 
   CudaContext& context_;
   Matmul matmul_;

@@ -9,6 +9,14 @@
 namespace engine::cuda {
 namespace {
 
+// Tiles of the Hopper row product: rows, and the time of a step in cycles (estimated).
+struct HopperTile {
+  int rows;
+  std::int64_t cost;
+};
+constexpr HopperTile kHopperTiles[] = {{256, 1100}, {128, 620}, {64, 400}};
+constexpr std::int64_t kHopperOutputTile = 128;
+
 constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 // The smallest compiled number of tokens that covers `tokens`.
@@ -93,11 +101,40 @@ RowPlan choose_row_product(const RowProblem& problem) {
   const bool same =
       problem.weight == QuantFormat::kInt8 || problem.weight == plain_format(problem.x);
   if (problem.x != DType::kF32 && same) plan.kernel = RowKernel::kTensorCores;
+  plan.row_tile = kRowTile;
   plan.tiles = ceil_div(rows, kRowTile);
   if (mixture) {
     // The rows of an expert fill whole tiles and begin one more at most.
     plan.tiles = rows / kRowTile + std::min(problem.experts, rows);
     plan.scratch_bytes = static_cast<std::size_t>(rows + 3 * plan.tiles) * sizeof(std::int32_t);
+  }
+  return plan;
+}
+
+RowPlan choose_row_product(const CudaArch& arch, const RowProblem& problem) {
+  RowPlan plan = choose_row_product(problem);
+  if (!arch.hopper() || !problem.aligned || plan.kernel != RowKernel::kTensorCores ||
+      problem.weight != QuantFormat::kInt8) {
+    return plan;
+  }
+  plan.kernel = RowKernel::kHopper;
+  const std::int64_t rows = problem.tokens * problem.slots;
+  std::int64_t least = 0;
+  for (const HopperTile& tile : kHopperTiles) {
+    const std::int64_t across = ceil_div(problem.outputs, kHopperOutputTile);
+    // Of a mixture's experts each begins, on average, half a tile that it doesn't fill.
+    const std::int64_t along =
+        problem.experts == 0 ? ceil_div(rows, tile.rows)
+                             : ceil_div(rows, tile.rows) + std::min(problem.experts, rows) / 2;
+    const std::int64_t cost = ceil_div(across * along, arch.sms) * tile.cost;
+    if (least != 0 && cost >= least) continue;
+    least = cost;
+    plan.row_tile = tile.rows;
+  }
+  // The scratch stays that of the smallest tile, whatever the alignment.
+  plan.tiles = ceil_div(rows, plan.row_tile);
+  if (problem.experts > 0) {
+    plan.tiles = rows / plan.row_tile + std::min(problem.experts, rows);
   }
   return plan;
 }

@@ -135,6 +135,7 @@ enum class RowKernel {
   kGemv,         // few rows: streams each row's matrix
   kTensorCores,  // many rows of 16 bits, weights of the same type or int8
   kPlain,        // many rows, any types
+  kHopper,       // many rows of 16 bits, int8 weights, on Hopper's tensor cores
 };
 
 struct RowProblem {
@@ -143,20 +144,27 @@ struct RowProblem {
   std::int64_t experts = 0;  // E; 0: one matrix, a linear
   DType x = DType::kBF16;
   QuantFormat weight = QuantFormat::kInt8;
+  std::int64_t outputs = 4096;  // N
+  // x and weight start, and step from row to row, on multiples of 16 bytes.
+  bool aligned = true;
 };
 
 struct RowPlan {
   RowKernel kernel = RowKernel::kPlain;
   int token_tile = 1;             // kGemv: rows that share one pass over the matrix
-  std::int64_t tiles = 0;         // others: tiles of kRowTile rows, with experts the most there are
+  int row_tile = 0;               // others: rows of a tile
+  std::int64_t tiles = 0;         // others: tiles of rows, with experts the most there are
   std::size_t scratch_bytes = 0;  // others, with experts: the rows by expert, and the tiles
 };
 
-// Rows of one tile of the products for many rows.
+// Rows of one tile of the products for many rows that need no Hopper.
 inline constexpr int kRowTile = 64;
 // Most rows of the row GEMV; with experts the rows of a single token are never too many.
 inline constexpr std::int64_t kRowGemvRows = 8;
 
+// What serves every architecture.
 RowPlan choose_row_product(const RowProblem& problem);
+// The same where the architecture has nothing better.
+RowPlan choose_row_product(const CudaArch& arch, const RowProblem& problem);
 
 }  // namespace engine::cuda

@@ -129,7 +129,7 @@ void CudaOps::moe_linear(const MoeLinearCall& call, Workspace scratch) {
 }
 
 std::size_t CudaOps::moe_linear_scratch_bytes(const MoeLinearCall& call) const {
-  return moe_linear_plan(call).scratch_bytes;
+  return moe_linear_plan(context_, call).scratch_bytes;
 }
 
 void CudaOps::moe_combine(const MoeCombineCall& call) {
@@ -145,6 +145,9 @@ void CudaOps::attention_in(const AttentionInCall& call, Workspace scratch) {
 }
 
 void CudaOps::feed_forward(const FeedForwardCall& call, Workspace scratch) {
+  if (call.x.size(0) > 1 && call.gate_up.format == QuantFormat::kInt8) {
+    return feed_forward_int8(call, scratch);
+  }
   begin("feed_forward", call);
   if (steps_.run(call, scratch)) return;
   if (!fused_gemv_fits(context_, call.x, call.gate_up)) return Ops::feed_forward(call, scratch);
@@ -153,9 +156,54 @@ void CudaOps::feed_forward(const FeedForwardCall& call, Workspace scratch) {
   linear({.out = call.x, .x = inner, .weight = call.down, .residual = call.x});
 }
 
+// The default body where the product of gate and up can't end in silu_mul.
+void CudaOps::feed_forward_int8(const FeedForwardCall& call, Workspace scratch) {
+  Workspace whole = scratch;
+  const Tensor hidden = scratch.take(call.x.dtype, call.x.shape);
+  if (linear_int8_plan(context_, hidden, call.gate_up).kernel != RowKernel::kHopper) {
+    return Ops::feed_forward(call, whole);
+  }
+  begin("feed_forward", call);
+  const Tensor inner = scratch.take(call.x.dtype, {call.x.size(0), call.down.columns});
+  rmsnorm({.out = hidden, .x = call.x, .weight = call.norm, .eps = call.eps});
+  context_.begin_op("feed_forward");
+  linear_int8(context_, {.out = inner, .x = hidden, .weight = call.gate_up, .residual = {}}, true);
+  linear({.out = call.x, .x = inner, .weight = call.down, .residual = call.x});
+}
+
 void CudaOps::moe_feed_forward(const MoeFeedForwardCall& call, Workspace scratch) {
   begin("moe_feed_forward", call);
-  if (!steps_.run(call, scratch)) Ops::moe_feed_forward(call, scratch);
+  if (steps_.run(call, scratch)) return;
+  const std::int64_t tokens = call.x.size(0), inner = call.down.columns, top_k = call.top_k;
+  Workspace whole = scratch;
+  const Tensor hidden = scratch.take(call.x.dtype, call.x.shape);
+  const Tensor logits = scratch.take(DType::kF32, {tokens, call.experts});
+  const Tensor experts = scratch.take(DType::kI32, {tokens, top_k});
+  const Tensor weights = scratch.take(DType::kF32, {tokens, top_k});
+  const Tensor product = scratch.take(call.x.dtype, {tokens, top_k, inner});
+  const Tensor outputs = scratch.take(call.x.dtype, {tokens, top_k, call.x.size(1)});
+  const MoeLinearCall up{.out = product,
+                         .x = hidden.split(0, 1),
+                         .weight = call.gate_up,
+                         .experts = experts,
+                         .count = call.experts};
+  if (tokens == 1 || moe_linear_plan(context_, up).kernel != RowKernel::kHopper) {
+    return Ops::moe_feed_forward(call, whole);
+  }
+  rmsnorm({.out = hidden, .x = call.x, .weight = call.norm, .eps = call.eps});
+  linear({.out = logits, .x = hidden, .weight = call.router, .residual = {}});
+  moe_route({.experts = experts, .weights = weights, .logits = logits});
+  context_.begin_op("moe_feed_forward");
+  Workspace sorted = scratch;
+  const auto bytes = static_cast<std::int64_t>(moe_linear_scratch_bytes(up));
+  cuda::moe_linear(context_, up, sorted.take(DType::kU8, {bytes}).data, true);
+  moe_linear({.out = outputs,
+              .x = product,
+              .weight = call.down,
+              .experts = experts,
+              .count = call.experts},
+             scratch);
+  moe_combine({.out = call.x, .y = outputs, .weights = weights, .residual = call.x});
 }
 
 }  // namespace engine::cuda

@@ -42,6 +42,8 @@ class CudaOps final : public Ops {
   template <typename C>
   void begin(const char* name, const C& call);
 
+  void feed_forward_int8(const FeedForwardCall& call, Workspace scratch);
+
   CudaContext& context_;
   Matmul matmul_;
   StepRunner steps_;

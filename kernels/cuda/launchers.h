@@ -21,13 +21,15 @@ void sample(CudaContext& context, const SampleCall& call);
 void linear_gemv(CudaContext& context, const LinearCall& call, const LinearPlan& plan);
 void linear_tiled(CudaContext& context, const LinearCall& call);
 
-// linear where the weight is int8.
-void linear_int8(CudaContext& context, const LinearCall& call);
+// linear where the weight is int8. With `silu`, which only RowKernel::kHopper takes, the outputs
+// are F gates, then F ups, and out (T, F) becomes silu(gate) · up.
+RowPlan linear_int8_plan(const CudaContext& context, const Tensor& x, const Weight& weight);
+void linear_int8(CudaContext& context, const LinearCall& call, bool silu = false);
 
 void moe_route(CudaContext& context, const MoeRouteCall& call);
-// `scratch` has the plan's scratch_bytes.
-RowPlan moe_linear_plan(const MoeLinearCall& call);
-void moe_linear(CudaContext& context, const MoeLinearCall& call, void* scratch);
+// `scratch` has the plan's scratch_bytes; `silu` as above, out being (T, S, F).
+RowPlan moe_linear_plan(const CudaContext& context, const MoeLinearCall& call);
+void moe_linear(CudaContext& context, const MoeLinearCall& call, void* scratch, bool silu = false);
 void moe_combine(CudaContext& context, const MoeCombineCall& call);
 
 // `scratch` has plan.scratch_bytes.

@@ -41,7 +41,7 @@ __global__ void __launch_bounds__(kThreads)
       starts[e] = begin;
       first_tile[e] = tile;
       begin += found;
-      tile += (found + kRowTile - 1) / kRowTile;
+      tile += (found + p.row_tile - 1) / p.row_tile;
     }
     starts[p.count] = begin;
     first_tile[p.count] = tile;
@@ -58,8 +58,8 @@ __global__ void __launch_bounds__(kThreads)
     }
     const std::int32_t tiles = first_tile[e + 1] - first_tile[e];
     for (std::int32_t i = lane; i < tiles; i += 32) {
-      const std::int32_t begin = starts[e] + i * kRowTile;
-      groups[first_tile[e] + i] = {e, begin, min(kRowTile, end - begin)};
+      const std::int32_t begin = starts[e] + i * p.row_tile;
+      groups[first_tile[e] + i] = {e, begin, min(p.row_tile, end - begin)};
     }
   }
   for (std::int32_t i = first_tile[p.count] + static_cast<std::int32_t>(threadIdx.x); i < p.tiles;

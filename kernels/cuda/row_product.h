@@ -36,6 +36,7 @@ struct RowProduct {
   const std::int32_t* order = nullptr;  // (T · S) rows sorted by expert; null: in their own order
   const RowGroup* groups = nullptr;     // with `order`: what each tile of rows computes
   std::int32_t tiles = 0;               // tiles of rows, some of them perhaps empty
+  std::int32_t row_tile = 0;            // rows of a tile
   bool f32_out = false;                 // out and residual are f32, else of x's type
   bool aligned = false;                 // x and weight allow 16-byte loads from row to row
 };
@@ -54,6 +55,12 @@ void row_gemv(CudaContext& context, const RowProduct& product, DType x, QuantFor
               int token_tile);
 // Many rows, 16-bit x, weights of x's type or int8: tensor cores, kRowTile rows a tile.
 void row_product_mma(CudaContext& context, const RowProduct& product, DType x, QuantFormat weight);
+// Many rows, x as named, int8 weights, on Hopper: wgmma, `row_tile` (64, 128 or 256) rows a tile;
+// `aligned`, and K a multiple of 16. With `silu` the outputs are gates, then ups, and out is (T, S,
+// N / 2).
+void sm90_row_product_bf16(CudaContext& context, const RowProduct& product, int row_tile,
+                           bool silu);
+void sm90_row_product_f16(CudaContext& context, const RowProduct& product, int row_tile, bool silu);
 // Many rows, any types: fp32 on CUDA cores, kRowTile rows a tile.
 void row_product_plain(CudaContext& context, const RowProduct& product, DType x,
                        QuantFormat weight);

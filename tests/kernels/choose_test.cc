@@ -244,6 +244,41 @@ TEST_CASE("the rows of a mixture are a GEMV while they are few or of one token")
   CHECK(choose_row_product(mixed).kernel == RowKernel::kPlain);
 }
 
+TEST_CASE("products of int8 weights for many rows take Hopper's kernel where they can") {
+  CHECK(choose_row_product(kH200, {.tokens = 9}).kernel == RowKernel::kHopper);
+  CHECK(choose_row_product(kH200, {.tokens = 8}).kernel == RowKernel::kGemv);
+  CHECK(choose_row_product(kH200, {.tokens = 9, .x = DType::kF32}).kernel == RowKernel::kPlain);
+  CHECK(choose_row_product(kA10, {.tokens = 9}).kernel == RowKernel::kTensorCores);
+  CHECK(choose_row_product(kH200, {.tokens = 9, .aligned = false}).kernel ==
+        RowKernel::kTensorCores);
+  CHECK(choose_row_product(kH200, {.tokens = 9, .weight = QuantFormat::kBF16}).kernel ==
+        RowKernel::kTensorCores);
+  CudaArch portable = kH200;
+  portable.path = CudaPath::kPortable;
+  CHECK(choose_row_product(portable, {.tokens = 9}).kernel == RowKernel::kTensorCores);
+}
+
+TEST_CASE("tiles of Hopper's row product fill the multiprocessors, and cover the rows") {
+  CHECK(choose_row_product(kH200, {.tokens = 2048, .outputs = 12288}).row_tile == 256);
+  CHECK(choose_row_product(kH200, {.tokens = 512, .outputs = 4096}).row_tile == 128);
+  CHECK(choose_row_product(kH200, {.tokens = 9, .outputs = 4096}).row_tile == 64);
+  for (const std::int64_t tokens : {9, 64, 65, 300, 4096}) {
+    for (const std::int64_t experts : {0, 1, 8, 300}) {
+      const std::int64_t slots = experts > 1 ? 2 : 1, rows = tokens * slots;
+      const RowProblem problem{.tokens = tokens, .slots = slots, .experts = experts};
+      const RowPlan plan = choose_row_product(kH200, problem);
+      if (plan.kernel != RowKernel::kHopper) continue;
+      CHECK(plan.tiles * plan.row_tile >= rows);
+      if (experts == 0) continue;
+      CHECK(plan.tiles == rows / plan.row_tile + std::min(experts, rows));
+      // Operands that turn out not to be aligned need no more.
+      CHECK(plan.scratch_bytes == choose_row_product(problem).scratch_bytes);
+      CHECK(plan.scratch_bytes >=
+            static_cast<std::size_t>(rows + 3 * plan.tiles) * sizeof(std::int32_t));
+    }
+  }
+}
+
 TEST_CASE("the tiles of a mixture cover every way of spreading its rows over the experts") {
   // The worst spread gives all experts one row and the rest, in whole tiles and one row more, too.
   for (const std::int64_t tokens : {9, 64, 65, 300, 4096}) {

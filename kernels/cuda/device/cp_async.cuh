@@ -28,6 +28,14 @@ __device__ inline void cp_async_16(void* shared, const void* global, bool valid)
                : "memory");
 }
 
+// The same to a 32-bit address of shared memory.
+__device__ inline void cp_async_16(std::uint32_t shared, const void* global, bool valid) {
+  const int bytes = valid ? 16 : 0;
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(global),
+               "r"(bytes)
+               : "memory");
+}
+
 __device__ inline void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
 // Waits until at most kPending of this thread's groups are still under way.

@@ -91,9 +91,8 @@ struct AttentionState {
     unpack<T>(key, b);
 #pragma unroll
     for (int i = 0; i < 8; ++i) dot = fmaf(a[i], b[i], dot);
-#pragma unroll
-    for (int offset = 16; offset > 0; offset /= 2) {
-      if (offset < lanes) dot += __shfl_xor_sync(kFullWarp, dot, offset);
+    for (int offset = lanes / 2; offset > 0; offset /= 2) {
+      dot += __shfl_xor_sync(kFullWarp, dot, offset);
     }
     return dot * scale;
   }

@@ -87,7 +87,7 @@ __device__ void run_stages(StepShared& b) {
 }
 
 // By one thread.
-__device__ void begin_block(StepShared& b, const StepLaunch& launch, char* ring) {
+[[maybe_unused]] __device__ void begin_block(StepShared& b, const StepLaunch& launch, char* ring) {
   b.stages = launch.program != nullptr ? launch.program : launch.inline_stages;
   b.count = launch.count;
   b.control = launch.control;

@@ -49,62 +49,30 @@ __device__ uint4 normalise_vector(uint4 raw, uint4 weight, float scale) {
   return pack<T>(value);
 }
 
-// Pairs of T in a register.
-template <typename T>
-struct PairOf;
-template <>
-struct PairOf<__half> {
-  using type = __half2;
-};
-template <>
-struct PairOf<__nv_bfloat16> {
-  using type = __nv_bfloat162;
-};
-
-// The larger magnitudes of two registers of pairs; NaN where either has one.
-template <typename T>
-__device__ std::uint32_t larger_pair(std::uint32_t a, std::uint32_t b) {
-  using Pair = typename PairOf<T>::type;
-  const Pair most = __hmax2_nan(__habs2(*reinterpret_cast<const Pair*>(&a)),
-                                __habs2(*reinterpret_cast<const Pair*>(&b)));
-  return *reinterpret_cast<const std::uint32_t*>(&most);
-}
-
 // The largest magnitude, infinity where there is a NaN.
 template <typename T>
 __device__ float largest_of(uint4 raw) {
-  const std::uint32_t pair =
-      larger_pair<T>(larger_pair<T>(raw.x, raw.y), larger_pair<T>(raw.z, raw.w));
-  const T low = reinterpret_cast<const T*>(&pair)[0], high = reinterpret_cast<const T*>(&pair)[1];
-  const float a = to_f32(low), b = to_f32(high);
-  return isnan(a) || isnan(b) ? CUDART_INF_F : fmaxf(a, b);
+  float value[kPerVector<T>], largest = 0.0f;
+  unpack<T>(raw, value);
+#pragma unroll
+  for (int i = 0; i < kPerVector<T>; ++i) {
+    const float magnitude = fabsf(value[i]);
+    largest = fmaxf(largest, isfinite(magnitude) ? magnitude : CUDART_INF_F);
+  }
+  return largest;
 }
 
-// 2^exponent, for exponents of normal numbers.
-__device__ inline float power_of_two(int exponent) {
-  return __uint_as_float(static_cast<std::uint32_t>(exponent + 127) << 23);
-}
-
-// The power of two, 2^shift, that brings the largest |x| just under 2²³, in two factors that are
-// both normal. All zeros, and whatever is not finite, gets a factor of zero.
+// Powers of two that bring the largest |x| just under 2²³, in two factors that are both normal.
 struct DigitScale {
-  float first = 1.0f, second = 0.0f;
-  float unit = 0.0f, tiny = 1.0f;  // 1 ÷ second and 1 ÷ first
+  float first, second;
 
-  __device__ explicit DigitScale(float largest) {
-    if (isinf(largest)) unit = CUDART_NAN_F;
+  __device__ explicit DigitScale(float largest) : first(1.0f), second(0.0f) {
     if (largest == 0.0f || isinf(largest)) return;
-    // A subnormal counts as 2^-126: it still gets more digits than it has bits.
-    const int exponent = max(static_cast<int>(__float_as_uint(largest) >> 23), 1) - 127;
+    const int exponent = ilogbf(largest);
     int shift = 22 - exponent;
-    if (shift > 100) {
-      first = 0x1p64f;
-      tiny = 0x1p-64f;
-      shift -= 64;
-    }
-    if (largest * first * power_of_two(shift) > 8355711.0f) --shift;
-    second = power_of_two(shift);
-    unit = power_of_two(-shift);
+    if (ldexpf(largest, shift) > 8355711.0f) --shift;
+    if (shift > 100) first = 0x1p64f, shift -= 64;
+    second = ldexpf(1.0f, shift);
   }
 };
 
@@ -113,24 +81,20 @@ template <typename T>
 __device__ void store_digits(std::int8_t* planes, int plane, int k, uint4 raw, DigitScale scale) {
   float value[8];
   unpack<T>(raw, value);
-  if (scale.first != 1.0f) {
-#pragma unroll
-    for (int i = 0; i < 8; ++i) value[i] *= scale.first;
-  }
   std::uint32_t word[8];
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
     // The bytes of q + 0x808080 are the digits plus 128 each.
-    const int q = __float2int_rn(value[i] * scale.second);
+    const int q = __float2int_rn(value[i] * scale.first * scale.second);
     word[i] = static_cast<std::uint32_t>(q + 0x808080) ^ 0x808080u;
   }
 #pragma unroll
   for (unsigned d = 0; d < kStepDigits; ++d) {
     const unsigned pick = d | (d + 4) << 4;  // byte d of the first operand, byte d of the second
-    const std::uint32_t ab = __byte_perm(word[0], word[1], pick);
-    const std::uint32_t cd = __byte_perm(word[2], word[3], pick);
-    const std::uint32_t ef = __byte_perm(word[4], word[5], pick);
-    const std::uint32_t gh = __byte_perm(word[6], word[7], pick);
+    const std::uint32_t ab = __byte_perm(word[0], word[1], pick),
+                        cd = __byte_perm(word[2], word[3], pick);
+    const std::uint32_t ef = __byte_perm(word[4], word[5], pick),
+                        gh = __byte_perm(word[6], word[7], pick);
     *reinterpret_cast<uint2*>(planes + d * static_cast<unsigned>(plane) + k) =
         make_uint2(__byte_perm(ab, cd, 0x5410), __byte_perm(ef, gh, 0x5410));
   }
@@ -185,8 +149,8 @@ __device__ __noinline__ void prepare_operand(StepShared& b, const StepStage& sta
     largest = consumers_max(largest, b.reduce_max, warp, lane);
     const DigitScale digit_scale(largest);
     if (tid == 0) {
-      b.unit = digit_scale.unit;
-      b.tiny = digit_scale.tiny;
+      b.unit = isinf(largest) ? CUDART_NAN_F : largest == 0.0f ? 0.0f : 1.0f / digit_scale.second;
+      b.tiny = 1.0f / digit_scale.first;
     }
 #pragma unroll 1
     for (int v = tid; v < vectors; v += kStepConsumers) {

@@ -113,7 +113,7 @@ RowPlan choose_row_product(const RowProblem& problem) {
 
 RowPlan choose_row_product(const CudaArch& arch, const RowProblem& problem) {
   RowPlan plan = choose_row_product(problem);
-  if (!arch.hopper() || !problem.aligned || plan.kernel != RowKernel::kTensorCores ||
+  if (!arch.hopper_products() || !problem.aligned || plan.kernel != RowKernel::kTensorCores ||
       problem.weight != QuantFormat::kInt8) {
     return plan;
   }

@@ -92,7 +92,7 @@ __global__ void __launch_bounds__(Tile::kThreads, 1)
       mbarrier_init(shared.k_empty + s, Tile::kGroups * 4);
       mbarrier_init(shared.v_empty + s, Tile::kGroups * 4);
     }
-    mbarrier_init_fence();
+    fence_mbarrier_init();
   }
   pdl_launch_dependents();
   pdl_wait();

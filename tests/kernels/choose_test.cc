@@ -256,6 +256,9 @@ TEST_CASE("products of int8 weights for many rows take Hopper's kernel where the
   CudaArch portable = kH200;
   portable.path = CudaPath::kPortable;
   CHECK(choose_row_product(portable, {.tokens = 9}).kernel == RowKernel::kTensorCores);
+  CudaArch later = kH200;  // wgmma is Hopper's alone
+  later.major = 10;
+  CHECK(choose_row_product(later, {.tokens = 9}).kernel == RowKernel::kTensorCores);
 }
 
 TEST_CASE("tiles of Hopper's row product fill the multiprocessors, and cover the rows") {

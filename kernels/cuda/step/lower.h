@@ -22,8 +22,8 @@ struct StepProgram {
 
 // Appends the stages of `call`, and returns true, where the step kernel serves it beside what is in
 // the program: one token of 16-bit activations, weights of their type or int8, rows that are
-// multiples of 16 bytes and start on them, on Hopper. Else the program stays as it was. Of `scratch`
-// a feed-forward takes its inner activations, (F), or (S, F) in a mixture.
+// multiples of 16 bytes and start on them, on Hopper. Else the program stays as it was. Of
+// `scratch` a feed-forward takes its inner activations, (F), or (S, F) in a mixture.
 bool lower_call(const CudaArch& arch, const EmbedCall& call, StepProgram* program);
 bool lower_call(const CudaArch& arch, const RmsNormCall& call, StepProgram* program);
 bool lower_call(const CudaArch& arch, const LinearCall& call, StepProgram* program);

@@ -305,6 +305,13 @@ __device__ void store_four(const RowProduct& p, const Outputs& to, const float (
   }
 }
 
+// silu(gate) · up, both rounded first. The quotient is within 2 ulp, far below half an ulp of T.
+template <typename T>
+__device__ float silu_of(float gate, float up) {
+  const float z = round_to<T>(gate);
+  return __fdividef(z, 1.0f + __expf(-z)) * round_to<T>(up);
+}
+
 // Two outputs of silu(gate) · up from gate, gate, up, up.
 template <typename T>
 __device__ void store_silu(const RowProduct& p, const Outputs& to, const float (&sum)[4],
@@ -313,8 +320,7 @@ __device__ void store_silu(const RowProduct& p, const Outputs& to, const float (
   float inner[2];
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
-    const float gate = round_to<T>(sum[i] * scale[i]), up = round_to<T>(sum[i + 2] * scale[i + 2]);
-    inner[i] = gate / (1.0f + __expf(-gate)) * up;
+    inner[i] = silu_of<T>(sum[i] * scale[i], sum[i + 2] * scale[i + 2]);
   }
   T* out = static_cast<T*>(p.out) + to.out;
   if (vectors) {
@@ -325,39 +331,84 @@ __device__ void store_silu(const RowProduct& p, const Outputs& to, const float (
   }
 }
 
-// Writes a warpgroup's sums. Lane (g, q) gets four slots 4q.. of the warp's 16 for row g of each 8
-// rows: an 8 × 8 piece of fp32 is transposed as two of 16 bits.
+// Row g of each 8 rows × 16 slots of a warp: lane (g, q) gets slots 4q.. of it. An 8 × 8 piece of
+// fp32 is transposed as two of 16 bits.
+template <int kCount>
+__device__ void transpose_piece(float (&four)[4], const float (&sum)[kCount], int j) {
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+    const std::uint32_t a = __float_as_uint(sum[4 * j + 2 * h]);
+    const std::uint32_t b = __float_as_uint(sum[4 * j + 2 * h + 1]);
+    const std::uint32_t low = transpose_8x8(__byte_perm(a, b, 0x5410u));
+    const std::uint32_t high = transpose_8x8(__byte_perm(a, b, 0x7632u));
+    four[2 * h] = __uint_as_float(__byte_perm(low, high, 0x5410u));
+    four[2 * h + 1] = __uint_as_float(__byte_perm(low, high, 0x7632u));
+  }
+}
+
+// The common store: out of x's type in rows `row_stride` apart, vectors.
+template <typename T, bool kSilu>
+__device__ void store_fast(const RowProduct& p, std::int32_t row, std::int64_t n,
+                           std::int32_t row_stride, const float (&sum)[4],
+                           const float (&scale)[4]) {
+  T* out = static_cast<T*>(p.out) + n + static_cast<std::int64_t>(row) * row_stride;
+  float value[4];
+#pragma unroll
+  for (int i = 0; i < 4; ++i) value[i] = sum[i] * scale[i];
+  if constexpr (kSilu) {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) value[i] = silu_of<T>(value[i], value[i + 2]);
+    *reinterpret_cast<std::uint32_t*>(out) = pack_pair<T>(value[0], value[1]);
+  } else {
+    if (p.residual != nullptr) {
+      const uint2 raw = *reinterpret_cast<const uint2*>(
+          static_cast<const T*>(p.residual) + n +
+          static_cast<std::int64_t>(row) * static_cast<std::int32_t>(p.residual_stride));
+      const T* add = reinterpret_cast<const T*>(&raw);
+#pragma unroll
+      for (int i = 0; i < 4; ++i) value[i] = fmaf(sum[i], scale[i], to_f32(add[i]));
+    }
+    *reinterpret_cast<uint2*>(out) =
+        make_uint2(pack_pair<T>(value[0], value[1]), pack_pair<T>(value[2], value[3]));
+  }
+}
+
+// Writes a warpgroup's sums. `row_stride`: of the common store; 0: it is another. Two loops, so
+// that the common one is short: it stands in the code once for every 8 rows.
 template <typename T, typename W, int kRows, bool kSilu>
 __device__ void store_tile(const RowProduct& p, const Tile<kRows>& tile,
-                           const float (&sum)[kRows / 2], bool vectors) {
-  const int lane = static_cast<int>(threadIdx.x) % 32,
-            slot = static_cast<int>(threadIdx.x) / 32 * 16;
-  const int g = lane / 4, first = slot + lane % 4 * 4;
+                           const float (&sum)[kRows / 2], bool vectors, std::int32_t row_stride) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int first = static_cast<int>(threadIdx.x) / 32 * 16 + lane % 4 * 4, g = lane / 4;
   const std::int64_t base = tile.group.expert * p.outputs;
   const std::int64_t n = w_row<kSilu>(p, tile.first, first);
+  const std::int64_t width = kSilu ? p.outputs / 2 : p.outputs;
   float scale[4];
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     const std::int64_t n_i = w_row<kSilu>(p, tile.first, first + i);
     scale[i] = n_i < p.outputs ? weight_scale<W>(p, base + n_i) : 0.0f;
   }
+  if (row_stride != 0) {
+#pragma unroll
+    for (int j = 0; j < kRows / 8; ++j) {
+      if (j * 8 >= tile.group.count) break;  // for the whole warp
+      float four[4];
+      transpose_piece(four, sum, j);
+      if (j * 8 + g >= tile.group.count || n >= width) continue;
+      const std::int32_t at = tile.group.begin + j * 8 + g;
+      store_fast<T, kSilu>(p, p.order == nullptr ? at : p.order[at], n, row_stride, four, scale);
+    }
+    return;
+  }
 #pragma unroll
   for (int j = 0; j < kRows / 8; ++j) {
     if (j * 8 >= tile.group.count) break;  // for the whole warp
     float four[4];
-#pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      const std::uint32_t a = __float_as_uint(sum[4 * j + 2 * h]);
-      const std::uint32_t b = __float_as_uint(sum[4 * j + 2 * h + 1]);
-      const std::uint32_t low = transpose_8x8(__byte_perm(a, b, 0x5410u));
-      const std::uint32_t high = transpose_8x8(__byte_perm(a, b, 0x7632u));
-      four[2 * h] = __uint_as_float(__byte_perm(low, high, 0x5410u));
-      four[2 * h + 1] = __uint_as_float(__byte_perm(low, high, 0x7632u));
-    }
+    transpose_piece(four, sum, j);
     if (j * 8 + g >= tile.group.count) continue;
     const std::int32_t at = tile.group.begin + j * 8 + g;
-    const std::int32_t row = p.order == nullptr ? at : p.order[at];
-    const Outputs to(p, row, n, kSilu ? p.outputs / 2 : p.outputs);
+    const Outputs to(p, p.order == nullptr ? at : p.order[at], n, width);
     if constexpr (kSilu) {
       store_silu<T>(p, to, four, scale, vectors);
     } else if (p.f32_out) {
@@ -370,10 +421,12 @@ __device__ void store_tile(const RowProduct& p, const Tile<kRows>& tile,
 
 #endif  // __CUDA_ARCH_FEAT_SM90_ALL
 
-// `vectors`: rows of out and of the residual allow accesses of 4 (with kSilu 2) elements.
+// `vectors`: rows of out and of the residual allow accesses of 4 (with kSilu 2) elements;
+// `row_stride`: rows of out lie that far apart and have x's type; 0: else.
 template <typename T, typename W, int kRows, bool kSilu>
 __global__ void __launch_bounds__(kThreads, 1)
-    sm90_row_product_kernel(const RowProduct p, std::int32_t tiles, bool vectors) {
+    sm90_row_product_kernel(const RowProduct p, std::int32_t tiles, bool vectors,
+                            std::int32_t row_stride) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   using Ring = Stages<W, kRows>;
   extern __shared__ std::uint8_t shared_stages[];
@@ -407,7 +460,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       if (tile.group.count == 0) continue;
       float sum[kRows / 2];
       multiply<T, W, kRows>(sum, ring, place, from, steps);
-      store_tile<T, W, kRows, kSilu>(p, tile, sum, vectors);
+      store_tile<T, W, kRows, kSilu>(p, tile, sum, vectors, row_stride);
     }
   }
 #endif
@@ -430,9 +483,13 @@ void launch_tiles(CudaContext& context, const RowProduct& p) {
   };
   const bool vectors = outputs % each == 0 && allows(p.out, p.out_stride) &&
                        allows(p.out, p.out_slot_stride) && allows(p.residual, p.residual_stride);
+  const std::int64_t apart = p.slots == 1 ? p.out_stride : p.out_slot_stride;
+  const bool common = vectors && !p.f32_out && p.out_stride == apart * p.slots && apart < limit &&
+                      (p.residual == nullptr || p.slots == 1) && p.residual_stride < limit;
   const auto grid = std::min<std::int64_t>(tiles, context.arch().sms);
   launch(context, sm90_row_product_kernel<T, W, kRows, kSilu>, to_unsigned(grid), kThreads,
-         Stages<W, kRows>::kShared, p, static_cast<std::int32_t>(tiles), vectors);
+         Stages<W, kRows>::kShared, p, static_cast<std::int32_t>(tiles), vectors,
+         static_cast<std::int32_t>(common ? apart : 0));
 }
 
 template <typename T, typename W, bool kSilu>

@@ -88,35 +88,6 @@ struct Wgmma<__half, 256> {
 };
 #undef ENGINE_D256
 
-#define ENGINE_D192                                                                  \
-  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, " \
-  "%18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, " \
-  "%34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, " \
-  "%50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, %64, %65, " \
-  "%66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, %80, %81, " \
-  "%82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95"
-template <>
-struct Wgmma<__nv_bfloat16, 192> {
-  template <int kCount>
-  static __device__ void run(float (&d)[kCount], const std::uint32_t (&a)[4], std::uint64_t b) {
-    asm volatile("wgmma.mma_async.sync.aligned.m64n192k16.f32.bf16.bf16 {" ENGINE_D192
-                 "}, {%96, %97, %98, %99}, %100, 1, 1, 1, 0;"
-                 : ENGINE_F32(0), ENGINE_F32(32), ENGINE_F32(64)
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
-  }
-};
-template <>
-struct Wgmma<__half, 192> {
-  template <int kCount>
-  static __device__ void run(float (&d)[kCount], const std::uint32_t (&a)[4], std::uint64_t b) {
-    asm volatile("wgmma.mma_async.sync.aligned.m64n192k16.f32.f16.f16 {" ENGINE_D192
-                 "}, {%96, %97, %98, %99}, %100, 1, 1, 1, 0;"
-                 : ENGINE_F32(0), ENGINE_F32(32), ENGINE_F32(64)
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
-  }
-};
-#undef ENGINE_D192
-
 #define ENGINE_D128                                                                  \
   "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, " \
   "%18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, " \
@@ -168,29 +139,6 @@ struct Wgmma<__half, 64> {
   }
 };
 #undef ENGINE_D64
-
-#define ENGINE_D32 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
-template <>
-struct Wgmma<__nv_bfloat16, 32> {
-  template <int kCount>
-  static __device__ void run(float (&d)[kCount], const std::uint32_t (&a)[4], std::uint64_t b) {
-    asm volatile("wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {" ENGINE_D32
-                 "}, {%16, %17, %18, %19}, %20, 1, 1, 1, 0;"
-                 : ENGINE_F8(0), ENGINE_F8(8)
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
-  }
-};
-template <>
-struct Wgmma<__half, 32> {
-  template <int kCount>
-  static __device__ void run(float (&d)[kCount], const std::uint32_t (&a)[4], std::uint64_t b) {
-    asm volatile("wgmma.mma_async.sync.aligned.m64n32k16.f32.f16.f16 {" ENGINE_D32
-                 "}, {%16, %17, %18, %19}, %20, 1, 1, 1, 0;"
-                 : ENGINE_F8(0), ENGINE_F8(8)
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
-  }
-};
-#undef ENGINE_D32
 
 #undef ENGINE_F32
 #undef ENGINE_F8

@@ -1,54 +1,142 @@
 #!/usr/bin/env bash
-# Kernel tests and sanitizers on a machine with a GPU, with programs built elsewhere.
+# Test programs and sanitizers on a machine with a GPU, with programs built elsewhere.
 #
-# Usage: tools/gpu_check.sh BIN_DIR [PART...]      parts: auto portable memcheck racecheck synccheck
-#                                                  initcheck; default: all
-# The sanitizers run the cases that are not marked large; racecheck, by far the slowest, looks at the
-# first launches of each kernel that uses shared memory, one after the other (portable). A run is stopped after TIMEOUT seconds
-# (default 200). Prints one line a part last; logs go to $LOG_DIR (default: the current
-# folder). Exit 1 where a part failed.
+# Usage: tools/gpu_check.sh BIN_DIR [PART...]      default: every part
+#   auto portable      kernels_test, large cases included, on each of the two sets of kernels
+#   model              parity_test, session_test and quantised_test, on each of the two
+#   memcheck initcheck synccheck      kernels_test without large cases
+#   racecheck          the same, in each of the two sets; the engine's own kernels alone, since
+#                      racecheck breaks down on those of cuBLASLt; of each case the first
+#                      $RACECHECK_LAUNCHES launches (default 40)
+#   memcheck_generate  engine_generate on the demos: dense and mixture, bf16 and int8
+# Run it in the root of the source tree. A part is cut into its test cases, and $JOBS of them
+# (default 12) run side by side: the oracles on the host take most of the time. One job is stopped
+# after $TIMEOUT seconds (default 300), and everything after $BUDGET seconds (default 560): what
+# was stopped or not begun counts as failed, and is named. Prints one line a part last; one log a
+# part goes to $LOG_DIR (default: the current folder). Exit 1 where a part failed.
 set -uo pipefail
-bin=$1
+here=$(cd "$(dirname "$0")/.." && pwd)
+bin=$(cd "$1" && pwd)
 shift
-[ $# -gt 0 ] || set -- auto portable memcheck racecheck synccheck initcheck
+[ $# -gt 0 ] || set -- auto portable model memcheck_generate memcheck initcheck synccheck racecheck
 out=${LOG_DIR:-.}
-limit=${TIMEOUT:-200}
-export ENGINE_TEST_DEVICES=cuda
-table=()
-failed=0
+jobs=${JOBS:-12}
+limit=${TIMEOUT:-300}
+budget=${BUDGET:-560}
+export ENGINE_TEST_DEVICES=cuda ENGINE_BIN_DIR=$bin ENGINE_SOURCE_DIR=${ENGINE_SOURCE_DIR:-$here}
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+names=() parts=() commands=()  # of the jobs
 
-run_part() {  # NAME COMMAND...
-  local name=$1 started=$SECONDS
-  shift
-  timeout "$limit" "$@" >"$out/$name.log" 2>&1
-  local status=$?
-  local verdict=ok
-  [ $status = 0 ] || verdict="FAIL (exit $status)"
-  [ $status = 124 ] && verdict="FAIL (stopped after $limit s)"
-  [ "$verdict" = ok ] || failed=1
-  table+=("$name: $verdict, $((SECONDS - started)) s; $(grep -E 'test cases:' "$out/$name.log" | tail -1) \
-$(grep -E 'ERROR SUMMARY|RACECHECK SUMMARY' "$out/$name.log" | tail -1)")
+add_job() {  # PART NAME COMMAND
+  parts+=("$1") names+=("$2") commands+=("$3")
+}
+
+add_cases() {  # PART PROGRAM PREFIX: a job for every case of PROGRAM, PREFIX before the command
+  local index=0 name
+  while IFS= read -r name; do
+    index=$((index + 1))
+    add_job "$1" "$2: $name" "$3 $bin/$2 --first=$index --last=$index"
+  done < <("$bin/$2" --list-test-cases | grep -v -e '^\[doctest\]' -e '^=*$')
+  [ $index -gt 0 ] || add_job "$1" "$2: no cases found" false
+}
+
+add_part() {
+  local check="ENGINE_TEST_QUICK=1 compute-sanitizer --error-exitcode 1 --print-limit 20"
+  local portable=ENGINE_CUDA_PATH=portable suite demo format
+  case $1 in
+    auto) add_cases auto kernels_test "" ;;
+    portable) add_cases portable kernels_test $portable ;;
+    model)
+      for suite in parity_test session_test quantised_test; do
+        add_cases model $suite ""
+        add_cases model $suite $portable
+      done ;;
+    # A test asks for too much memory on purpose: failed API calls are the tests' business alone.
+    memcheck) add_cases memcheck kernels_test "$check --tool memcheck --report-api-errors no" ;;
+    racecheck)
+      check+=" --tool racecheck --kernel-name kernel_substring=engine"
+      check+=" --launch-count ${RACECHECK_LAUNCHES:-40}"
+      add_cases racecheck kernels_test "$check"
+      add_cases racecheck kernels_test "$portable $check" ;;
+    memcheck_generate)
+      for demo in stories-3m stories-moe-3m; do
+        for format in "" --int8; do
+          add_job "$1" "$demo $format" "$check --tool memcheck --report-api-errors no \
+            $bin/engine_generate $ENGINE_SOURCE_DIR/models/$demo -p 'Once upon a time there was a \
+            little fox who lived in a green wood by the river.' -n 8 --seed 7 --device cuda $format"
+        done
+      done ;;
+    initcheck | synccheck) add_cases "$1" kernels_test "$check --tool $1" ;;
+    *) echo "unknown part '$1'" >&2 && exit 2 ;;
+  esac
+}
+
+run_job() {  # INDEX: leaves a log, the exit status and the seconds it took
+  local left=$((budget - SECONDS)) started=$SECONDS status=124
+  [ $left -gt "$limit" ] && left=$limit
+  if [ $left -gt 0 ]; then
+    timeout -k 5 $left bash -c "exec env ${commands[$1]}" >"$work/$1.log" 2>&1
+    status=$?
+  fi
+  echo "$status $((SECONDS - started))" >"$work/$1.rc"
+}
+
+# Sets `verdict` of job INDEX with exit status STATUS.
+judge() {
+  local log=$work/$1.log
+  verdict=ok
+  if [ ! -f "$log" ]; then
+    verdict="not begun within $budget s"
+  elif [ "$2" = 124 ] || [ "$2" = 137 ]; then
+    verdict="stopped at its time limit"
+  elif [ "$2" != 0 ]; then
+    verdict="exit $2; $(grep -E 'ERROR:|ERROR SUMMARY|RACECHECK SUMMARY|rror:' "$log" | tail -1)"
+  elif grep -q 'skipped: CUDA' "$log"; then
+    verdict="no GPU: $(grep 'skipped: CUDA' "$log" | tail -1)"
+  elif grep -q 'test cases: *0 ' "$log"; then
+    verdict="no case ran"
+  elif grep -q 'skipped:' "$log"; then
+    verdict=skipped
+  fi
+}
+
+report_part() {  # PART: its log, its failures and its line
+  local index status seconds total=0 passed=0 skipped=0 longest=0 slowest="" verdict
+  for index in "${!parts[@]}"; do
+    [ "${parts[$index]}" = "$1" ] || continue
+    read -r status seconds <"$work/$index.rc"
+    total=$((total + 1))
+    judge "$index" "$status"
+    [ "$seconds" -gt "$longest" ] && longest=$seconds && slowest=${names[$index]}
+    case $verdict in
+      ok) passed=$((passed + 1)) ;;
+      skipped) skipped=$((skipped + 1)) ;;
+      *) echo "FAIL  $1: ${names[$index]}: $verdict" ;;
+    esac
+    {
+      echo "== ${names[$index]}: $verdict, $seconds s"
+      echo "   ${commands[$index]}"
+      [ ! -f "$work/$index.log" ] || cat "$work/$index.log"
+    } >>"$out/$1.log"
+  done
+  status=ok
+  [ $((passed + skipped)) = $total ] && [ $passed -gt 0 ] || status=FAIL
+  [ $status = ok ] || failed=1
+  table+=("$status  $1: $passed of $total passed, $skipped skipped; longest $longest s ($slowest)")
 }
 
 for part in "$@"; do
-  case $part in
-    auto) run_part auto "$bin/kernels_test" ;;
-    portable) ENGINE_CUDA_PATH=portable run_part portable "$bin/kernels_test" ;;
-    racecheck)
-      # Not the suites of linear and the fused ops: racecheck breaks down on cuBLASLt's kernels there.
-      for pair in attention_decode:attention attention_prefill:attention attention_plain:attention \
-                  rmsnorm:rmsnorm sample:sample; do
-        ENGINE_CUDA_PATH=portable ENGINE_TEST_QUICK=1 run_part "racecheck_${pair/:/_in_}" compute-sanitizer --tool racecheck \
-          --error-exitcode 1 --kernel-name "kernel_substring=${pair%%:*}_kernel" \
-          --launch-count "${RACECHECK_LAUNCHES:-60}" "$bin/kernels_test" "-tc=${pair##*:}*"
-      done ;;
-    # A test exhausts the memory on purpose, so failed API calls are the tests' business alone.
-    *) options=()
-       [ "$part" = memcheck ] && options=(--report-api-errors no)
-       ENGINE_TEST_QUICK=1 run_part "$part" compute-sanitizer --tool "$part" --error-exitcode 1 \
-         --print-limit 20 "${options[@]}" "$bin/kernels_test" ;;
-  esac
+  add_part "$part"
+  : >"$out/$part.log"
 done
+for index in "${!commands[@]}"; do
+  while [ "$(jobs -rp | wc -l)" -ge "$jobs" ]; do wait -n; done
+  run_job "$index" &
+done
+wait
+table=() failed=0
+for part in "$@"; do report_part "$part"; done
 nvidia-smi --query-gpu=name,driver_version --format=csv,noheader
-printf '%s\n' "${table[@]}"
+printf '%s\n' "${table[@]}" "$SECONDS s in all"
 exit $failed

@@ -37,13 +37,13 @@ const std::byte* weight_at(const Product& p, std::int64_t row, std::int64_t colu
          ((p.first + row) * p.weight.columns + column) * size;
 }
 
-// Whether bf16 is multiplied by bf16, without widening either. With fewer tokens reading W is what
-// takes the time, or making int8 into bf16 first.
+// Whether bf16 is multiplied by bf16, without widening either. int8 is made into bf16 first, which
+// a few tokens don't pay for.
 bool multiplies_pairs(const Product& p) {
-  constexpr std::int64_t kPairTokens = 5, kInt8PairTokens = 16;
+  constexpr std::int64_t kInt8PairTokens = 16;
   static_assert(kInt8PairTokens > kFewTokens, "only large blocks have room for both operands");
   if (p.x_type != DType::kBF16 || p.context.kernels->dot_block_bf16 == nullptr) return false;
-  return (p.weight.format == QuantFormat::kBF16 && p.count >= kPairTokens) ||
+  return p.weight.format == QuantFormat::kBF16 ||
          (p.weight.format == QuantFormat::kInt8 && p.count >= kInt8PairTokens);
 }
 

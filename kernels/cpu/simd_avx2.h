@@ -20,6 +20,8 @@ struct Vec {
 // Register tile of the dot product: 4 × 3 sums, three x and one w in 16 registers.
 inline constexpr int kTileRows = 4;
 inline constexpr int kTileTokens = 3;
+// Sums of a tile for one or two tokens.
+inline constexpr int kTallSums = 8;
 
 inline Vec set1(float x) { return {_mm256_set1_ps(x)}; }
 inline Vec add(Vec a, Vec b) { return {_mm256_add_ps(a.v, b.v)}; }

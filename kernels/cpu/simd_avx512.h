@@ -20,6 +20,8 @@ struct Vec {
 // Register tile of the dot product: 6 × 4 sums, four x and one w in 32 registers.
 inline constexpr int kTileRows = 6;
 inline constexpr int kTileTokens = 4;
+// Sums of a tile for one or two tokens.
+inline constexpr int kTallSums = 16;
 
 inline Vec set1(float x) { return {_mm512_set1_ps(x)}; }
 inline Vec add(Vec a, Vec b) { return {_mm512_add_ps(a.v, b.v)}; }

@@ -22,6 +22,8 @@ struct Vec {
 // Register tile of the dot product: 4 × 2 sums, two x, one w and a product in 16 registers.
 inline constexpr int kTileRows = 4;
 inline constexpr int kTileTokens = 2;
+// Sums of a tile for one or two tokens.
+inline constexpr int kTallSums = 8;
 
 inline Vec set1(float x) { return {Floats{x, x, x, x}}; }
 inline Vec add(Vec a, Vec b) { return {a.v + b.v}; }

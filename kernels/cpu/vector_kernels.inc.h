@@ -266,70 +266,28 @@ inline void dot_row_tile(const DotBlock& block, std::int64_t row) {
   if (block.tokens - m == 1) dot_tile<P, kRows, 1, true>(w, x, block, out);
 }
 
+// One or two tokens are bound by the bytes of w. Taller tiles read more rows side by side, each in
+// order, and load x, whose fp32 row may not fit the first-level cache, once for all of them.
+template <typename P, int kTokens>
+inline std::int64_t dot_tall_tiles(const DotBlock& block) {
+  constexpr int kRows = kTallSums / kTokens;
+  const auto* w = static_cast<const typename P::Weight*>(block.w);
+  const auto* x = static_cast<const typename P::Input*>(block.x);
+  std::int64_t row = 0;
+  for (; row + kRows <= block.rows; row += kRows) {
+    dot_tile<P, kRows, kTokens, true>(w + row * block.w_stride, x, block, block.out + row);
+  }
+  return row;
+}
+
+// Every sum is added up in the order of the columns, whatever tile it is in.
 template <typename P>
 void dot_block_tiles(const DotBlock& block) {
   std::int64_t row = 0;
+  if (block.tokens == 1) row = dot_tall_tiles<P, 1>(block);
+  if (block.tokens == 2) row = dot_tall_tiles<P, 2>(block);
   for (; row + kTileRows <= block.rows; row += kTileRows) dot_row_tile<P, kTileRows>(block, row);
   for (; row < block.rows; ++row) dot_row_tile<P, 1>(block, row);
-}
-
-// One row of w by kTokens rows of x. w is read like one long array, a page ahead: the hardware's
-// own prefetcher stops at the end of each page.
-template <typename W, int kTokens>
-inline void dot_row(const W* w, const float* x, const DotBlock& block, float* out) {
-  // Enough sums in flight to hide their latency behind the bytes, of which int8 has few per sum.
-  constexpr int kUnroll = (sizeof(W) == 1 ? 8 : 4) / kTokens;
-  constexpr std::int64_t kStep = kUnroll * kLanes, kLine = 64, kAhead = 4096;
-  Vec acc[kUnroll][kTokens];
-#pragma GCC unroll 32
-  for (auto& sums : acc) {
-#pragma GCC unroll 32
-    for (Vec& a : sums) a = set1(0.0f);
-  }
-  std::int64_t k = 0;
-  for (; k + kStep <= block.columns; k += kStep) {
-    constexpr std::int64_t kBytes = kStep * static_cast<std::int64_t>(sizeof(W));
-    for (std::int64_t line = 0; line < kBytes; line += kLine) {
-      __builtin_prefetch(reinterpret_cast<const char*>(w + k) + kAhead + line, 0, 3);
-    }
-#pragma GCC unroll 32
-    for (int i = 0; i < kUnroll; ++i) {
-      const Vec row = load(w + k + i * kLanes);
-#pragma GCC unroll 32
-      for (int m = 0; m < kTokens; ++m) {
-        acc[i][m] = fma(row, load(x + m * block.x_stride + k + i * kLanes), acc[i][m]);
-      }
-    }
-  }
-  for_each_vector(block.columns - k, [&](std::int64_t i, const auto& get, const auto&) {
-    const Vec row = get(w + k + i);
-#pragma GCC unroll 32
-    for (int m = 0; m < kTokens; ++m) {
-      acc[0][m] = fma(row, get(x + m * block.x_stride + k + i), acc[0][m]);
-    }
-  });
-#pragma GCC unroll 32
-  for (int i = 1; i < kUnroll; ++i) {
-#pragma GCC unroll 32
-    for (int m = 0; m < kTokens; ++m) acc[0][m] = add(acc[0][m], acc[i][m]);
-  }
-  put_sums<1, kTokens>(acc[0], block, out);
-}
-
-template <typename W>
-void dot_block_rows(const DotBlock& block) {
-  // One or two tokens over long rows are bound by the bytes of w, so w is read once, in order.
-  constexpr std::int64_t kStreamTokens = 2, kStreamColumns = 512;
-  if (block.tokens > kStreamTokens || block.columns < kStreamColumns) {
-    dot_block_tiles<WidenedProduct<W>>(block);
-    return;
-  }
-  const float* x = static_cast<const float*>(block.x);
-  for (std::int64_t n = 0; n < block.rows; ++n) {
-    const W* w = static_cast<const W*>(block.w) + n * block.w_stride;
-    if (block.tokens == 1) dot_row<W, 1>(w, x, block, block.out + n);
-    if (block.tokens == 2) dot_row<W, 2>(w, x, block, block.out + n);
-  }
 }
 
 // acc[i][d] = acc[i][d] · factor[i] + Σ_j scores[i][j] · v[j][d] for kRows rows and kVecs vectors
@@ -443,16 +401,16 @@ void attend_pass(const Attend& pass) {
     const T* k = static_cast<const T*>(pass.k) + from * pass.k_stride;
     const T* v = static_cast<const T*>(pass.v) + from * pass.v_stride;
     prefetch_rows(v, pass.v_stride, keys, pass.head_size);
-    dot_block_rows<T>({.w = k,
-                       .w_stride = pass.k_stride,
-                       .rows = keys,
-                       .x = pass.q,
-                       .x_stride = pass.head_size,
-                       .tokens = pass.rows,
-                       .columns = pass.head_size,
-                       .out = pass.scores,
-                       .out_stride = kKeyBlock,
-                       .accumulate = false});
+    dot_block_tiles<WidenedProduct<T>>({.w = k,
+                                        .w_stride = pass.k_stride,
+                                        .rows = keys,
+                                        .x = pass.q,
+                                        .x_stride = pass.head_size,
+                                        .tokens = pass.rows,
+                                        .columns = pass.head_size,
+                                        .out = pass.scores,
+                                        .out_stride = kKeyBlock,
+                                        .accumulate = false});
     prefetch_rows(k + keys * pass.k_stride, pass.k_stride, smaller(kKeyBlock, pass.end - to),
                   pass.head_size);
     for (std::int64_t i = 0; i < pass.rows; ++i) factor[i] = soften_row(pass, i, from, keys);
@@ -478,8 +436,9 @@ inline constexpr Kernels make_kernels(const char* name, const char* label,
       .add = {add_row<float>, add_row<f16_t>, add_row<bf16_t>},
       .finish = {finish_row<float>, finish_row<f16_t>, finish_row<bf16_t>},
       .quantise_int8 = quantise_int8_row,
-      .dot_block = {dot_block_rows<float>, dot_block_rows<f16_t>, dot_block_rows<bf16_t>,
-                    dot_block_rows<std::int8_t>},
+      .dot_block = {dot_block_tiles<WidenedProduct<float>>, dot_block_tiles<WidenedProduct<f16_t>>,
+                    dot_block_tiles<WidenedProduct<bf16_t>>,
+                    dot_block_tiles<WidenedProduct<std::int8_t>>},
       .dot_block_bf16 = dot_block_bf16,
       .int8_to_bf16 = int8_to_bf16,
       .attend = {attend_pass<float>, attend_pass<f16_t>, attend_pass<bf16_t>},

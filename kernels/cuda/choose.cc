@@ -113,7 +113,7 @@ RowPlan choose_row_product(const RowProblem& problem) {
 
 RowPlan choose_row_product(const CudaArch& arch, const RowProblem& problem) {
   RowPlan plan = choose_row_product(problem);
-  if (!arch.hopper() || !problem.aligned || plan.kernel != RowKernel::kTensorCores ||
+  if (!arch.hopper_products() || !problem.aligned || plan.kernel != RowKernel::kTensorCores ||
       problem.weight != QuantFormat::kInt8) {
     return plan;
   }
@@ -139,7 +139,7 @@ RowPlan choose_row_product(const CudaArch& arch, const RowProblem& problem) {
   return plan;
 }
 
-AttentionPlan choose_attention(const CudaArch&, const AttentionProblem& problem) {
+AttentionPlan choose_attention(const CudaArch& arch, const AttentionProblem& problem) {
   AttentionPlan plan;
   const std::int64_t group = problem.heads / problem.kv_heads;
   const std::int64_t head_bytes =
@@ -162,8 +162,22 @@ AttentionPlan choose_attention(const CudaArch&, const AttentionProblem& problem)
   if (vectors && problem.dtype != DType::kF32 && head_bucket(problem.head_size) != 0) {
     plan.kernel = AttentionKernel::kPrefill;
     plan.head_bucket = head_bucket(problem.head_size);
+    if (arch.hopper_products() && problem.head_size <= kSm90HeadSize) {
+      plan.kernel = AttentionKernel::kSm90Prefill;
+      plan.head_bucket = std::max(64, plan.head_bucket);
+      if (plan.head_bucket == 96) plan.head_bucket = 128;
+    }
   }
   return plan;
+}
+
+std::int64_t attention_section(const CudaArch& arch, std::int64_t heads, std::int64_t query_blocks,
+                               std::int64_t head_bytes) {
+  constexpr std::int64_t kFewItems = 24;                              // of a multiprocessor
+  constexpr std::int64_t kSharedCacheBytes = std::int64_t{32} << 20;  // a good half of Hopper's L2
+  if (heads * query_blocks <= kFewItems * arch.sms) return heads;
+  return std::clamp<std::int64_t>(kSharedCacheBytes / std::max<std::int64_t>(head_bytes, 1), 1,
+                                  heads);
 }
 
 }  // namespace engine::cuda

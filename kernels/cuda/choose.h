@@ -29,6 +29,8 @@ struct CudaArch {
 
   // Whether kernels may use what came with sm_90.
   bool hopper() const { return major >= 9 && path == CudaPath::kAuto; }
+  // Whether they may use what is sm_90a's alone, such as warpgroup products.
+  bool hopper_products() const { return hopper() && major == 9; }
 };
 
 enum class LinearKernel {
@@ -80,9 +82,10 @@ std::size_t gemv_shared_bytes(std::int64_t columns, DType x, int token_tile, std
                               bool norm);
 
 enum class AttentionKernel {
-  kDecode,   // split over the keys, one block per key/value head, chunk and query
-  kPrefill,  // flash attention on tensor cores
-  kPlain,    // flash attention on CUDA cores, any type and head size
+  kDecode,       // split over the keys, one block per key/value head, chunk and query
+  kSm90Prefill,  // flash attention on Hopper's warpgroup products and bulk copies
+  kPrefill,      // flash attention on tensor cores
+  kPlain,        // flash attention on CUDA cores, any type and head size
 };
 
 struct AttentionProblem {
@@ -98,7 +101,8 @@ struct AttentionProblem {
 
 struct AttentionPlan {
   AttentionKernel kernel = AttentionKernel::kPlain;
-  int head_bucket = 0;            // kPrefill: the compiled head size, head_size zero-filled to it
+  int head_bucket =
+      0;  // kPrefill, kSm90Prefill: the compiled head size, head_size zero-filled to it
   std::int64_t chunks = 0;        // kDecode: chunks of kDecodeChunk keys that cover the bound
   std::size_t scratch_bytes = 0;  // kDecode: partial results
 };
@@ -109,8 +113,16 @@ inline constexpr std::int64_t kDecodeChunk = 128;
 // Most (query, key/value head) pairs of one decode launch: each has an arrival counter.
 inline constexpr std::int64_t kAttentionCounters = 8192;
 inline constexpr std::int64_t kPlainHeadSize = 512;
+// Largest head size of kSm90Prefill.
+inline constexpr std::int64_t kSm90HeadSize = 256;
 
 AttentionPlan choose_attention(const CudaArch& arch, const AttentionProblem& problem);
+
+// Query heads that kSm90Prefill works on side by side, where each has `query_blocks` items and
+// `head_bytes` of keys and values. All of them while a block gets few items, since the longest
+// first then even out best; else as many as share the L2 cache.
+std::int64_t attention_section(const CudaArch& arch, std::int64_t heads, std::int64_t query_blocks,
+                               std::int64_t head_bytes);
 
 // Floats that a decode block leaves for the combination: (group, Dh) sums, then (group, 2) maxima
 // and totals, rounded up to 16 bytes.

@@ -1,18 +1,10 @@
 #include "kernels/cuda/cuda_ops.h"
 
-#include <cstdint>
-
 #include "kernels/core/check.h"
 #include "kernels/cuda/launchers.h"
 
 namespace engine::cuda {
 namespace {
-
-constexpr std::int64_t kVectorBytes = 16;
-
-bool is_aligned(const void* address) {
-  return reinterpret_cast<std::uintptr_t>(address) % kVectorBytes == 0;
-}
 
 AttentionProblem problem_of(const AttentionCall& call, bool aligned) {
   return {.tokens = call.q.size(0),
@@ -25,22 +17,6 @@ AttentionProblem problem_of(const AttentionCall& call, bool aligned) {
 }
 
 }  // namespace
-
-bool is_vector_aligned(const Tensor& tensor) {
-  if (!is_aligned(tensor.data)) return false;
-  for (int axis = 0; axis + 1 < tensor.rank(); ++axis) {
-    const std::int64_t step =
-        tensor.stride(axis) * static_cast<std::int64_t>(dtype_size(tensor.dtype));
-    if (tensor.size(axis) > 1 && step % kVectorBytes != 0) return false;
-  }
-  return true;
-}
-
-bool is_vector_aligned(const Weight& weight) {
-  const std::size_t row =
-      format_info(weight.format).row_bytes(static_cast<std::size_t>(weight.columns));
-  return is_aligned(weight.data) && row % kVectorBytes == 0;
-}
 
 template <typename C>
 void CudaOps::begin(const char* name, const C& call) {
@@ -56,11 +32,13 @@ void CudaOps::embed(const EmbedCall& call) {
 
 void CudaOps::rmsnorm(const RmsNormCall& call) {
   begin("rmsnorm", call);
+  if (steps_.run(call)) return;
   if (call.x.numel() > 0) cuda::rmsnorm(context_, call);
 }
 
 void CudaOps::linear(const LinearCall& call) {
   begin("linear", call);
+  if (steps_.run(call)) return;
   if (call.out.numel() == 0) return;
   if (call.weight.format == QuantFormat::kInt8) return cuda::linear_int8(context_, call);
   const LinearPlan plan = choose_linear(
@@ -93,6 +71,7 @@ void CudaOps::kv_append(const KvAppendCall& call) {
 
 void CudaOps::attention(const AttentionCall& call, Workspace scratch) {
   begin("attention", call);
+  if (steps_.run(call)) return;
   if (call.q.numel() == 0) return;
   const bool aligned = is_vector_aligned(call.q) && is_vector_aligned(call.out) &&
                        is_vector_aligned(call.k_cache) && is_vector_aligned(call.v_cache);
@@ -105,6 +84,8 @@ void CudaOps::attention(const AttentionCall& call, Workspace scratch) {
       }
       return cuda::attention_decode(context_, call, plan, partials);
     }
+    case AttentionKernel::kSm90Prefill:
+      return cuda::sm90_attention_prefill(context_, call, plan);
     case AttentionKernel::kPrefill:
       return cuda::attention_prefill(context_, call, plan);
     case AttentionKernel::kPlain:
@@ -157,8 +138,9 @@ void CudaOps::moe_combine(const MoeCombineCall& call) {
 }
 
 void CudaOps::attention_in(const AttentionInCall& call, Workspace scratch) {
-  if (!fused_gemv_fits(context_, call.x, call.qkv)) return Ops::attention_in(call, scratch);
   begin("attention_in", call);
+  if (steps_.run(call)) return;
+  if (!fused_gemv_fits(context_, call.x, call.qkv)) return Ops::attention_in(call, scratch);
   cuda::attention_in_gemv(context_, call);
 }
 
@@ -166,8 +148,9 @@ void CudaOps::feed_forward(const FeedForwardCall& call, Workspace scratch) {
   if (call.x.size(0) > 1 && call.gate_up.format == QuantFormat::kInt8) {
     return feed_forward_int8(call, scratch);
   }
-  if (!fused_gemv_fits(context_, call.x, call.gate_up)) return Ops::feed_forward(call, scratch);
   begin("feed_forward", call);
+  if (steps_.run(call, scratch)) return;
+  if (!fused_gemv_fits(context_, call.x, call.gate_up)) return Ops::feed_forward(call, scratch);
   const Tensor inner = scratch.take(call.x.dtype, {1, call.down.columns});
   cuda::gate_up_gemv(context_, call, inner);
   linear({.out = call.x, .x = inner, .weight = call.down, .residual = call.x});
@@ -189,6 +172,8 @@ void CudaOps::feed_forward_int8(const FeedForwardCall& call, Workspace scratch) 
 }
 
 void CudaOps::moe_feed_forward(const MoeFeedForwardCall& call, Workspace scratch) {
+  begin("moe_feed_forward", call);
+  if (steps_.run(call, scratch)) return;
   const std::int64_t tokens = call.x.size(0), inner = call.down.columns, top_k = call.top_k;
   Workspace whole = scratch;
   const Tensor hidden = scratch.take(call.x.dtype, call.x.shape);
@@ -205,7 +190,6 @@ void CudaOps::moe_feed_forward(const MoeFeedForwardCall& call, Workspace scratch
   if (tokens == 1 || moe_linear_plan(context_, up).kernel != RowKernel::kHopper) {
     return Ops::moe_feed_forward(call, whole);
   }
-  begin("moe_feed_forward", call);
   rmsnorm({.out = hidden, .x = call.x, .weight = call.norm, .eps = call.eps});
   linear({.out = logits, .x = hidden, .weight = call.router, .residual = {}});
   moe_route({.experts = experts, .weights = weights, .logits = logits});

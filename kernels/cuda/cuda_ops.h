@@ -6,13 +6,14 @@
 
 #include "kernels/cuda/context.h"
 #include "kernels/cuda/matmul.h"
+#include "kernels/cuda/step/runner.h"
 #include "kernels/ops.h"
 
 namespace engine::cuda {
 
 class CudaOps final : public Ops {
  public:
-  explicit CudaOps(CudaContext& context) : context_(context), matmul_(context) {}
+  explicit CudaOps(CudaContext& context) : context_(context), matmul_(context), steps_(context) {}
 
   void embed(const EmbedCall& call) override;
   void rmsnorm(const RmsNormCall& call) override;
@@ -34,6 +35,9 @@ class CudaOps final : public Ops {
   void feed_forward(const FeedForwardCall& call, Workspace scratch) override;
   void moe_feed_forward(const MoeFeedForwardCall& call, Workspace scratch) override;
 
+  // Runs what one token asks for; recorded steps too.
+  StepRunner& steps() { return steps_; }
+
  private:
   template <typename C>
   void begin(const char* name, const C& call);
@@ -42,6 +46,7 @@ class CudaOps final : public Ops {
 
   CudaContext& context_;
   Matmul matmul_;
+  StepRunner steps_;
 };
 
 }  // namespace engine::cuda

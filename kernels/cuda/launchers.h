@@ -2,6 +2,7 @@
 // by CudaOps; each launcher issues its kernels on the context's stream and returns.
 #pragma once
 
+#include "kernels/cuda/aligned.h"
 #include "kernels/cuda/choose.h"
 #include "kernels/cuda/context.h"
 #include "kernels/ops.h"
@@ -35,6 +36,11 @@ void moe_combine(CudaContext& context, const MoeCombineCall& call);
 void attention_decode(CudaContext& context, const AttentionCall& call, const AttentionPlan& plan,
                       void* scratch);
 void attention_prefill(CudaContext& context, const AttentionCall& call, const AttentionPlan& plan);
+void sm90_attention_prefill(CudaContext& context, const AttentionCall& call,
+                            const AttentionPlan& plan);
+// Head sizes above 128, called by the former.
+void sm90_attention_prefill_wide(CudaContext& context, const AttentionCall& call,
+                                 const AttentionPlan& plan);
 void attention_plain(CudaContext& context, const AttentionCall& call);
 
 // The fused ops for one token. fused_gemv_fits says whether the GEMV serves them (shared memory,
@@ -43,10 +49,5 @@ bool fused_gemv_fits(const CudaContext& context, const Tensor& x, const Weight& 
 void attention_in_gemv(CudaContext& context, const AttentionInCall& call);
 // inner = silu(h · Wgateᵀ) · (h · Wupᵀ), h = rmsnorm(x).
 void gate_up_gemv(CudaContext& context, const FeedForwardCall& call, const Tensor& inner);
-
-// Whether `tensor` starts, and steps along all but its last axis, on multiples of 16 bytes.
-bool is_vector_aligned(const Tensor& tensor);
-// Whether the rows of a weight start on multiples of 16 bytes.
-bool is_vector_aligned(const Weight& weight);
 
 }  // namespace engine::cuda

@@ -1,19 +1,56 @@
 #include "kernels/cuda/plan.h"
 
+#include <utility>
+
 #include "kernels/core/check.h"
 #include "kernels/cuda/graph.h"
 
 namespace engine::cuda {
-CudaPlan::CudaPlan(CudaContext& context, Ops& ops, const std::vector<RecordedCall>& calls)
+namespace {
+
+// What a graph issues: a program of the step kernel, or, where there is none, one call.
+struct Part {
+  StepProgram program;
+  const StepStage* stages = nullptr;  // of the program, on the device
+  const RecordedCall* call = nullptr;
+};
+
+std::vector<Part> lower(const CudaArch& arch, const std::vector<RecordedCall>& calls) {
+  std::vector<Part> parts;
+  bool open = false;  // the last part may take more stages
+  for (const RecordedCall& recorded : calls) {
+    StepProgram fresh;
+    if (open && lower_call(arch, recorded.call, recorded.scratch, &parts.back().program)) continue;
+    open = lower_call(arch, recorded.call, recorded.scratch, &fresh);
+    parts.push_back({std::move(fresh), nullptr, open ? nullptr : &recorded});
+  }
+  return parts;
+}
+
+}  // namespace
+
+CudaPlan::CudaPlan(CudaContext& context, CudaOps& ops, const std::vector<RecordedCall>& calls)
     : context_(context) {
   context_.make_current();
   context_.begin_op("the recording of a step");
+  std::vector<Part> parts = lower(context_.arch(), calls);
+  for (Part& part : parts) {
+    if (part.call != nullptr) continue;
+    programs_.push_back(ops.steps().load(part.program));
+    part.stages = static_cast<const StepStage*>(programs_.back()->data);
+  }
   // Relaxed: first launches load modules, which the stricter modes forbid.
   check_cuda(cudaStreamBeginCapture(context_.stream(), cudaStreamCaptureModeRelaxed),
              "beginning a capture");
   CapturedGraph graph;
   try {
-    for (const RecordedCall& recorded : calls) run_call(ops, recorded.call, recorded.scratch);
+    for (const Part& part : parts) {
+      if (part.call != nullptr) {
+        run_call(ops, part.call->call, part.call->scratch);
+      } else {
+        ops.steps().launch(part.program, part.stages);
+      }
+    }
   } catch (...) {
     cudaStreamEndCapture(context_.stream(), &graph.handle);
     static_cast<void>(cudaGetLastError());

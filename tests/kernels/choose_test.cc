@@ -117,7 +117,14 @@ TEST_CASE("attention of few queries is split over the keys, of many runs on tens
   problem.tokens = kDecodeTokens;
   CHECK(choose_attention(kH200, problem).kernel == AttentionKernel::kDecode);
   problem.tokens = kDecodeTokens + 1;
-  CHECK(choose_attention(kH200, problem).kernel == AttentionKernel::kPrefill);
+  CHECK(choose_attention(kH200, problem).kernel == AttentionKernel::kSm90Prefill);
+  CudaArch other = kH200;
+  other.path = CudaPath::kPortable;
+  CHECK(choose_attention(other, problem).kernel == AttentionKernel::kPrefill);
+  CHECK(choose_attention(kA10, problem).kernel == AttentionKernel::kPrefill);
+  other = kH200;
+  other.major = 10;  // later cards lack Hopper's warpgroup products
+  CHECK(choose_attention(other, problem).kernel == AttentionKernel::kPrefill);
   problem.dtype = DType::kF32;
   CHECK(choose_attention(kH200, problem).kernel == AttentionKernel::kPlain);
 }
@@ -126,7 +133,7 @@ TEST_CASE("head sizes go to the next compiled one, others to the plain kernel") 
   AttentionProblem problem{.tokens = 64, .heads = 4, .kv_heads = 4, .bound = 64};
   const auto bucket = [&](std::int64_t head_size) {
     problem.head_size = head_size;
-    const AttentionPlan plan = choose_attention(kH200, problem);
+    const AttentionPlan plan = choose_attention(kA10, problem);
     return plan.kernel == AttentionKernel::kPrefill ? plan.head_bucket : 0;
   };
   CHECK(bucket(8) == 16);
@@ -139,6 +146,31 @@ TEST_CASE("head sizes go to the next compiled one, others to the plain kernel") 
   CHECK(bucket(20) == 0);  // 40 bytes: no 16-byte rows
   problem.aligned = false;
   CHECK(bucket(128) == 0);
+}
+
+TEST_CASE("Hopper's attention serves head sizes to 256 in four compiled ones") {
+  AttentionProblem problem{.tokens = 64, .heads = 4, .kv_heads = 4, .bound = 64};
+  const auto bucket = [&](std::int64_t head_size) {
+    problem.head_size = head_size;
+    const AttentionPlan plan = choose_attention(kH200, problem);
+    return plan.kernel == AttentionKernel::kSm90Prefill ? plan.head_bucket : 0;
+  };
+  CHECK(bucket(8) == 64);
+  CHECK(bucket(64) == 64);
+  CHECK(bucket(72) == 128);
+  CHECK(bucket(128) == 128);
+  CHECK(bucket(136) == 192);
+  CHECK(bucket(256) == 256);
+  CHECK(bucket(264) == 0);
+  problem.aligned = false;
+  CHECK(bucket(128) == 0);
+}
+
+TEST_CASE("heads run side by side: all of a small problem, what shares the cache of a large one") {
+  CHECK(attention_section(kH200, 32, 32, 2 << 20) == 32);
+  CHECK(attention_section(kH200, 256, 32, 2 << 20) == 16);
+  CHECK(attention_section(kH200, 256, 32, 64 << 20) == 1);
+  CHECK(attention_section(kH200, 4000, 1, 0) == 4000);
 }
 
 TEST_CASE("a decode's chunks cover the bound and its scratch holds their records") {
@@ -224,6 +256,9 @@ TEST_CASE("products of int8 weights for many rows take Hopper's kernel where the
   CudaArch portable = kH200;
   portable.path = CudaPath::kPortable;
   CHECK(choose_row_product(portable, {.tokens = 9}).kernel == RowKernel::kTensorCores);
+  CudaArch later = kH200;  // wgmma is Hopper's alone
+  later.major = 10;
+  CHECK(choose_row_product(later, {.tokens = 9}).kernel == RowKernel::kTensorCores);
 }
 
 TEST_CASE("tiles of Hopper's row product fill the multiprocessors, and cover the rows") {

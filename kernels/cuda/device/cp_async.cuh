@@ -9,6 +9,16 @@ __device__ inline std::uint32_t shared_address(const void* pointer) {
   return static_cast<std::uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
+// 16 bytes of shared memory.
+__device__ inline uint4 load_shared(std::uint32_t address) {
+  uint4 raw;
+  asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(raw.x), "=r"(raw.y), "=r"(raw.z), "=r"(raw.w)
+               : "r"(address)
+               : "memory");
+  return raw;
+}
+
 // Copies 16 bytes past L1, or writes zeros where `valid` is false (the source is then not read, but
 // must still be an address). Both ends on a multiple of 16.
 __device__ inline void cp_async_16(void* shared, const void* global, bool valid) {

@@ -1,44 +1,75 @@
-// Barriers in shared memory (sm_80; the waits sm_90). A phase ends when as many arrivals as the
-// barrier was made for have come; phases alternate in parity, the first has parity 0.
+// Barriers of arrivals and of bytes in shared memory (sm_90).
+//
+// An mbarrier is a 64-bit word: a phase ends when its arrivals, and the bytes that they announced,
+// are in. Phases alternate in parity, the first has parity 0; a waiter must never be two phases
+// late. The functions take the 32-bit shared address, which a loop keeps in a register, or a
+// pointer.
 #pragma once
 
 #include <cstdint>
 
+#include "kernels/cuda/device/cp_async.cuh"
+
 namespace engine::cuda {
 
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+using Mbarrier = std::uint64_t;
 
-__device__ inline void mbarrier_init(std::uint32_t barrier, int arrivals) {
+// Sets the arrivals that complete a phase. One thread; fence_mbarrier_init and a barrier of the
+// block before anyone else uses it.
+__device__ inline void mbarrier_init(std::uint32_t barrier, unsigned arrivals) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
+}
+__device__ inline void mbarrier_init(Mbarrier* barrier, unsigned arrivals) {
+  mbarrier_init(shared_address(barrier), arrivals);
+}
+
+// Makes initialised barriers visible to the copy engine.
+__device__ inline void fence_mbarrier_init() {
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
 
 __device__ inline void mbarrier_arrive(std::uint32_t barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
-
-// Whether the phase of `parity` has ended; waits a while for it.
-__device__ inline bool mbarrier_try_wait(std::uint32_t barrier, std::uint32_t parity) {
-  std::uint32_t ended;
-  asm volatile(
-      "{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n"
-      "selp.u32 %0, 1, 0, p;\n}"
-      : "=r"(ended)
-      : "r"(barrier), "r"(parity)
-      : "memory");
-  return ended != 0;
+__device__ inline void mbarrier_arrive(Mbarrier* barrier) {
+  mbarrier_arrive(shared_address(barrier));
 }
 
-__device__ inline void mbarrier_wait(std::uint32_t barrier, std::uint32_t parity) {
+// One arrival, and `bytes` more to come by copies before the phase ends.
+__device__ inline void mbarrier_arrive_expect(std::uint32_t barrier, unsigned bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
+               : "memory");
+}
+__device__ inline void mbarrier_arrive_expect(Mbarrier* barrier, unsigned bytes) {
+  mbarrier_arrive_expect(shared_address(barrier), bytes);
+}
+
+// Whether the phase of this parity has ended; may wait a while before it says no.
+__device__ inline bool mbarrier_try_wait(std::uint32_t barrier, unsigned parity) {
+  unsigned done;
+  asm volatile(
+      "{\n\t.reg .pred p;\n\t"
+      "mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n\t"
+      "selp.u32 %0, 1, 0, p;\n\t}"
+      : "=r"(done)
+      : "r"(barrier), "r"(parity)
+      : "memory");
+  return done != 0;
+}
+
+// Waits for the end of the phase of this parity; what arrived before it is visible then.
+__device__ inline void mbarrier_wait(std::uint32_t barrier, unsigned parity) {
   while (!mbarrier_try_wait(barrier, parity)) {
   }
 }
+__device__ inline void mbarrier_wait(Mbarrier* barrier, unsigned parity) {
+  mbarrier_wait(shared_address(barrier), parity);
+}
 
-// Makes this thread's writes of shared memory visible to what reads it past the threads: the tensor
-// cores' operands and the bulk copies.
+// Orders this thread's ordinary writes to shared memory before later reads by the tensor cores and
+// the copy engine, which go past the ordinary path.
 __device__ inline void fence_async_shared() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
-
-#endif
 
 }  // namespace engine::cuda

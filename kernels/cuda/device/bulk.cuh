@@ -1,0 +1,27 @@
+// Bulk asynchronous copies into shared memory, which complete on an mbarrier (sm_90).
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/cuda/device/mbarrier.cuh"
+
+namespace engine::cuda {
+
+// A cache policy for data that is read once.
+__device__ inline std::uint64_t evict_first_policy() {
+  std::uint64_t policy;
+  asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+  return policy;
+}
+
+// Copies `bytes` (a multiple of 16) and counts them on `barrier`. Both ends on a multiple of 16.
+__device__ inline void bulk_copy(std::uint32_t shared, const void* global, unsigned bytes,
+                                 std::uint32_t barrier, std::uint64_t policy) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
+      "[%0], [%1], %2, [%3], %4;" ::"r"(shared),
+      "l"(global), "r"(bytes), "r"(barrier), "l"(policy)
+      : "memory");
+}
+
+}  // namespace engine::cuda

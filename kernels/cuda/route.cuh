@@ -1,0 +1,70 @@
+// The choice of experts for one token, by one warp.
+#pragma once
+
+#include <math_constants.h>
+
+#include <cstdint>
+
+#include "kernels/cuda/device/reduce.cuh"
+
+namespace engine::cuda {
+
+// Whether (p, e) comes before (q, f) in the order of choice.
+__device__ inline bool comes_before(float p, std::int32_t e, float q, std::int32_t f) {
+  return p > q || (p == q && e < f);
+}
+
+// p = softmax(logits) over `count` experts, the `top_k` largest (ties to the lowest index) into
+// `experts`, p ÷ Σ p of the chosen into `weights`; NaN weights where a logit is NaN. Each choice is
+// the first, in descending order of p and then ascending index, behind the choice before it, so
+// that nothing has to be marked as taken.
+__device__ inline void route_token(const float* logits, std::int32_t count, std::int32_t top_k,
+                                   std::int32_t* experts, float* weights) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  float greatest = -CUDART_INF_F, total = 0.0f;
+  for (std::int32_t e = lane; e < count; e += 32) greatest = fmaxf(greatest, logits[e]);
+  greatest = warp_max(greatest);
+  for (std::int32_t e = lane; e < count; e += 32) total += expf(logits[e] - greatest);
+  total = warp_sum(total);
+  if (isnan(total)) {  // a NaN, a +∞, or nothing but −∞
+    for (std::int32_t s = lane; s < top_k; s += 32) {
+      experts[s] = s;
+      weights[s] = CUDART_NAN_F;
+    }
+    return;
+  }
+
+  float last = CUDART_INF_F, chosen_total = 0.0f;
+  std::int32_t last_expert = -1;
+  for (std::int32_t s = 0; s < top_k; ++s) {
+    float best = -1.0f;  // below every probability
+    std::int32_t best_expert = count;
+    for (std::int32_t e = lane; e < count; e += 32) {
+      const float p = expf(logits[e] - greatest) / total;
+      if (comes_before(last, last_expert, p, e) && comes_before(p, e, best, best_expert)) {
+        best = p;
+        best_expert = e;
+      }
+    }
+#pragma unroll
+    for (int offset = 16; offset > 0; offset /= 2) {
+      const float p = __shfl_xor_sync(kFullWarp, best, offset);
+      const std::int32_t e = __shfl_xor_sync(kFullWarp, best_expert, offset);
+      if (comes_before(p, e, best, best_expert)) {
+        best = p;
+        best_expert = e;
+      }
+    }
+    if (lane == 0) {
+      experts[s] = best_expert;
+      weights[s] = best;
+    }
+    chosen_total += best;
+    last = best;
+    last_expert = best_expert;
+  }
+  __syncwarp();  // lane 0's weights are there for the others
+  for (std::int32_t s = lane; s < top_k; s += 32) weights[s] /= chosen_total;
+}
+
+}  // namespace engine::cuda

@@ -1,0 +1,182 @@
+// What the warps of a block of the step kernel share: the ring of slots that some fill and the
+// others read, the partial sums of tiles, and the stages' signals.
+#pragma once
+
+#include "kernels/cuda/device/bulk.cuh"
+#include "kernels/cuda/device/reduce.cuh"
+#include "kernels/cuda/device/signal.cuh"
+#include "kernels/cuda/device/vec.cuh"
+#include "kernels/cuda/step/control.h"
+#include "kernels/cuda/step/program.h"
+
+namespace engine::cuda {
+
+inline constexpr int kStepPartials = 4;  // tiles whose sums may be waiting for their last warp
+
+// It lies in shared memory whole: what a thread kept of it in local memory would fall out of the
+// little L1 that the ring leaves.
+struct alignas(128) StepShared {
+  const StepStage* stages;  // (count)
+  StepControl* control;
+  float* partials;
+  long long* timeline;
+  std::uint32_t* signals;  // this launch's bank
+  char *slots, *x_area;    // the ring's memory, and that of x
+  int count, slot_count, block, blocks;
+  Mbarrier full[kStepMaxSlots], empty[kStepMaxSlots];
+  Mbarrier summed[kStepPartials], taken[kStepPartials];
+  Mbarrier routed;
+  // The sums of a tile, of each warp: int64 with int8 weights, else float.
+  long long partial[kStepPartials][kStepWarps][kStepRows];
+  alignas(16) StepStage stage[2];  // this one and the next, for the warps that compute
+  alignas(16) StepStage fill_stage[kStepFillers][2];  // the same, for each warp that fills
+  float reduce[kStepWarps], reduce_max[kStepWarps];
+  float unit, tiny;  // x = unit · tiny · (d₂ · 65536 + d₁ · 256 + d₀), with int8 weights
+  std::uint32_t parity, last;
+  std::uint32_t awaited;  // arrivals that complete the stage before this one
+  std::uint32_t done;     // arrivals that this block owes it
+  float logits[kStepMaxExperts];
+  std::int32_t chosen[kStepMaxTopK];
+  float share[kStepMaxTopK];
+  float open[kStepMaxOpenTiles][kStepRows];  // kMoeDown: sums over the experts so far
+};
+
+// A walk over the slots of the ring: the same sequence in the warps that fill and in those that
+// read. Shared addresses.
+struct StepRing {
+  std::uint32_t slots, full, empty;
+  int count, at = 0;
+  unsigned phase = 0;
+
+  __device__ explicit StepRing(const StepShared& b)
+      : slots(shared_address(b.slots)),
+        full(shared_address(b.full)),
+        empty(shared_address(b.empty)),
+        count(b.slot_count) {}
+  __device__ std::uint32_t slot() const {
+    return slots + static_cast<std::uint32_t>(at * kStepSlotBytes);
+  }
+  __device__ std::uint32_t slot_full() const {
+    return full + static_cast<std::uint32_t>(at) * sizeof(Mbarrier);
+  }
+  __device__ std::uint32_t slot_empty() const {
+    return empty + static_cast<std::uint32_t>(at) * sizeof(Mbarrier);
+  }
+  __device__ void advance() {
+    if (++at == count) {
+      at = 0;
+      phase ^= 1;
+    }
+  }
+};
+
+// A warp that computes. What it carries from stage to stage fits a register.
+struct StepConsumer {
+  StepRing ring;
+  int warp, lane;
+  int tiles;  // multiplied so far, over all stages, modulo kStepWarps
+
+  __device__ StepConsumer(const StepShared& b, unsigned state)
+      : ring(b),
+        warp(static_cast<int>(threadIdx.x) / 32),
+        lane(static_cast<int>(threadIdx.x) % 32),
+        tiles(static_cast<int>(state >> 16)) {
+    ring.at = static_cast<int>(state & 0xff);
+    ring.phase = state >> 8 & 1;
+  }
+  __device__ unsigned state() const {
+    return static_cast<unsigned>(ring.at) | ring.phase << 8 |
+           static_cast<unsigned>(tiles % kStepWarps) << 16;
+  }
+  __device__ void wait_slot() const { mbarrier_wait(ring.slot_full(), ring.phase); }
+  __device__ void release_slot() {
+    __syncwarp();  // every lane has read
+    if (lane == 0) mbarrier_arrive(ring.slot_empty());
+    ring.advance();
+  }
+};
+
+__device__ inline void consumers_sync() { partial_barrier<1, kStepConsumers>(); }
+
+// Sums over the warps that compute, in the order of the warps. `values` is free again after the
+// next consumers_sync.
+__device__ inline float consumers_sum(float value, float* values, int warp, int lane) {
+  value = warp_sum(value);
+  if (lane == 0) values[warp] = value;
+  consumers_sync();
+  float total = 0.0f;
+#pragma unroll
+  for (int w = 0; w < kStepWarps; ++w) total += values[w];
+  return total;
+}
+
+__device__ inline float consumers_max(float value, float* values, int warp, int lane) {
+  value = warp_max(value);
+  if (lane == 0) values[warp] = value;
+  consumers_sync();
+  float greatest = 0.0f;
+#pragma unroll
+  for (int w = 0; w < kStepWarps; ++w) greatest = fmaxf(greatest, values[w]);
+  return greatest;
+}
+
+// A warp copies a stage; the caller synchronises.
+__device__ inline void copy_stage(StepStage* to, const StepStage* from, int lane) {
+  constexpr int kWords = static_cast<int>(sizeof(StepStage) / 16);
+  for (int i = lane; i < kWords; i += 32) {
+    store_vector(reinterpret_cast<uint4*>(to) + i,
+                 load_vector(reinterpret_cast<const uint4*>(from) + i));
+  }
+}
+
+// A reading for the time line, where one is wanted.
+__device__ inline void stamp(const StepShared& b, int index, int which) {
+  if (b.timeline != nullptr && threadIdx.x == 0) {
+    b.timeline[(static_cast<std::int64_t>(index) * b.blocks + b.block) * kStepStamps + which] =
+        clock64();
+  }
+}
+
+// Announces what this block has done of the stage before `index`, which all its warps have
+// finished: once, since a thread that announces has to wait until the writes are out.
+__device__ inline void announce_stage(StepShared& b, int index) {
+  if (index > 0 && threadIdx.x == 0 && b.done > 0) signal_add(b.signals + index - 1, b.done);
+}
+
+// Waits until the stage before `index` is complete, and what its blocks wrote visible. Every thread
+// that computes calls.
+__device__ inline void await_stage(const StepShared& b, int index) {
+  if (index > 0 && threadIdx.x == 0) {
+    const std::uint32_t arrivals = b.awaited;
+    while (signal_read(b.signals + index - 1) != arrivals) {
+    }
+  }
+  consumers_sync();
+}
+
+// 16 bytes that another block may have written in this launch: past L1, which is not coherent.
+__device__ inline uint4 load_written(const void* address) {
+  return __ldcg(static_cast<const uint4*>(address));
+}
+
+// The row of the weight that is row `r` of tile `tile`; at or past stage.rows (or of pairs past
+// half) it does not exist.
+__device__ inline int tile_row(const StepStage& stage, int tile, int r) {
+  if (stage.half == 0) return tile * kStepRows + r;
+  const int pair = tile * (kStepRows / 2) + r % 8;
+  const int row = pair / stage.half * 2 * stage.half + pair % stage.half;
+  return r < 8 ? row : row + stage.half;
+}
+
+// The tiles of a stage that are this block's.
+__device__ inline int own_tiles(const StepShared& b, const StepStage& stage) {
+  const int first = step_first_tile(b.block, b.blocks, stage.rotation);
+  return first < stage.tiles ? (stage.tiles - first + b.blocks - 1) / b.blocks : 0;
+}
+
+// The position of this step's token, in the bounds of the cache.
+__device__ inline int step_position(const StepStage& stage) {
+  return max(0, min(*stage.position, stage.capacity - 1));
+}
+
+}  // namespace engine::cuda

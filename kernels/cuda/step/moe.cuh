@@ -1,0 +1,72 @@
+// The stages of a mixture of experts: the router, computed by every block for itself so that no
+// block waits for another, and down with the weighted sum.
+#pragma once
+
+#include "kernels/cuda/route.cuh"
+#include "kernels/cuda/step/product.cuh"
+
+namespace engine::cuda {
+
+// Logits of all experts and the choice among them, into shared memory; tells the warp that fills.
+// x is ready, with its values. Every thread that computes calls.
+template <typename T>
+__device__ __noinline__ unsigned run_router(unsigned state, StepShared& b, const StepStage& stage) {
+  StepConsumer c(b, state);
+  const StepOperand<T> operand(b.x_area, stage.columns);
+  const StepColumn x = operand_column<T, float>(operand, c.lane);
+  const int row_bytes = stage.columns * static_cast<int>(sizeof(T));
+  for (int first = 0; first < stage.experts; first += kStepRows) {
+    run_tile<T, float>(
+        c, b, x, row_bytes, [] { return TileFinish{}; },
+        [&](float total, TileFinish) {
+          const int expert = first + c.lane;
+          if (c.lane < kStepRows && expert < stage.experts) b.logits[expert] = total;
+        });
+  }
+  consumers_sync();  // every logit is in
+  if (c.warp == 0) {
+    route_token(b.logits, stage.experts, stage.top_k, b.chosen, b.share);
+    __syncwarp();
+    if (c.lane == 0) mbarrier_arrive(shared_address(&b.routed));
+  }
+  consumers_sync();  // the choice is known
+  return c.state();
+}
+
+// x += Σ_s w_s · inner_s · Wdown_sᵀ, expert after expert; the stage's dependency is met.
+template <typename T, typename Sum>
+__device__ __noinline__ unsigned run_moe_down(unsigned state, StepShared& b, const StepStage& stage,
+                                              int index) {
+  StepConsumer c(b, state);
+  constexpr bool kInt8 = std::is_same_v<Sum, int>;
+  const StepOperand<T> operand(b.x_area, stage.columns);
+  const StepColumn x = operand_column<T, Sum>(operand, c.lane);
+  const int row_bytes = stage.columns * static_cast<int>(kInt8 ? 1 : sizeof(T));
+  for (int s = 0; s < stage.top_k; ++s) {
+    if (s > 0) consumers_sync();  // nobody reads the x of the expert before
+    prepare_operand<T>(b, stage, static_cast<const T*>(stage.x) + s * stage.columns,
+                       s == 0 ? index : -1);
+    const std::int64_t base = static_cast<std::int64_t>(b.chosen[s]) * stage.rows;
+    const float share = b.share[s];
+    int open = 0;
+    for (int t = step_first_tile(b.block, b.blocks, stage.rotation); t < stage.tiles;
+         t += b.blocks, ++open) {
+      run_tile<T, Sum>(
+          c, b, x, row_bytes, [&] { return fetch_finish(stage, t, base, c.lane); },
+          [&](float total, TileFinish finish) {
+            if constexpr (kInt8) total = total * b.unit * b.tiny * finish.scale_value();
+            float& sum = b.open[open][c.lane % kStepRows];
+            const float so_far = (s == 0 ? 0.0f : sum) + share * total;
+            if (s + 1 < stage.top_k) {
+              __syncwarp();  // both lanes of a row have read it
+              if (c.lane < kStepRows) sum = so_far;
+              return;
+            }
+            finish_tile<T>(stage, t, so_far, finish, stage.out, c.lane);
+          });
+    }
+  }
+  return c.state();
+}
+
+}  // namespace engine::cuda

@@ -1,0 +1,250 @@
+// A tile of a product: 16 rows of a weight, streamed through the ring, times x in shared memory.
+//
+// The rows are the M of mma m16n8k16 (or m16n8k32 of int8), x is column 0 of its N — with int8
+// weights its three digits are columns 0 to 2. A lane's 16 bytes of row g and of row g + 8 are the
+// A operands of two products, and the same 16 bytes of x their B operands: the order in which the
+// elements of K meet is free as long as both sides agree, so rows stay as the checkpoint has them
+// and nothing is converted. Each warp takes 64 bytes of every row of a slot. The warps' sums are
+// added in order by one of them, which changes from tile to tile and then finishes the rows.
+// int8: the int32 sums are exact, and so is their total; it is rounded once.
+#pragma once
+
+#include <type_traits>
+
+#include "kernels/cuda/device/mma.cuh"
+#include "kernels/cuda/device/mma_int8.cuh"
+#include "kernels/cuda/step/operand.cuh"
+
+namespace engine::cuda {
+
+// A lane's sums of the warp's part of a tile, in column order of the C operand.
+template <typename Sum>
+struct TileSums {
+  Sum low[4] = {}, high[4] = {};
+};
+
+template <typename T>
+__device__ void multiply(TileSums<float>& sums, uint4 upper, uint4 lower, uint4 x) {
+  mma_16816<T>(sums.low, {upper.x, lower.x, upper.y, lower.y}, x.x, x.y);
+  mma_16816<T>(sums.high, {upper.z, lower.z, upper.w, lower.w}, x.z, x.w);
+}
+template <typename T>
+__device__ void multiply(TileSums<int>& sums, uint4 upper, uint4 lower, uint4 x) {
+  mma_16832(sums.low, {upper.x, lower.x, upper.y, lower.y}, x.x, x.y);
+  mma_16832(sums.high, {upper.z, lower.z, upper.w, lower.w}, x.z, x.w);
+}
+
+// The column of x that a lane multiplies by, as a shared address (byte k of it belongs to byte k of
+// a row); none where the column is empty.
+struct StepColumn {
+  std::uint32_t address;
+  bool none;
+};
+
+// The warp's part of one tile.
+template <typename T, typename Sum>
+__device__ TileSums<Sum> multiply_tile(StepConsumer& c, StepColumn x, int row_bytes) {
+  TileSums<Sum> sums;
+  const int within = c.warp * 64 + c.lane % 4 * 16;
+  const auto offset = static_cast<std::uint32_t>(c.lane / 4 * kStepPitch + within);
+  const std::uint32_t column = x.address + static_cast<std::uint32_t>(within);
+  for (int k = 0; k < row_bytes; k += kStepChunk) {
+    c.wait_slot();
+    const std::uint32_t place = c.ring.slot() + offset;
+    uint4 upper = make_uint4(0, 0, 0, 0), lower = upper, value = upper;
+    if (k + within < row_bytes) {  // past the end of a row there may be NaN
+      upper = load_shared(place);
+      lower = load_shared(place + 8 * kStepPitch);
+      if (!x.none) value = load_shared(column + static_cast<std::uint32_t>(k));
+    }
+    multiply<T>(sums, upper, lower, value);
+    c.release_slot();
+  }
+  return sums;
+}
+
+// The warp leaves its sums of rows g and g + 8 for the warp that adds them up.
+__device__ inline void leave_sums(const TileSums<float>& sums, long long (*partial)[kStepRows],
+                                  int warp, int lane) {
+  if (lane % 4 != 0) return;
+  auto* rows = reinterpret_cast<float*>(partial[warp]);
+  rows[lane / 4] = sums.low[0] + sums.high[0];
+  rows[lane / 4 + 8] = sums.low[2] + sums.high[2];
+}
+__device__ inline void leave_sums(const TileSums<int>& sums, long long (*partial)[kStepRows],
+                                  int warp, int lane) {
+  // Columns 0 and 1 are with lane 4 g, column 2 with the one after it.
+  const int upper = sums.low[0] + sums.high[0], lower = sums.low[2] + sums.high[2];
+  const int upper_third = __shfl_down_sync(kFullWarp, upper, 1);
+  const int lower_third = __shfl_down_sync(kFullWarp, lower, 1);
+  if (lane % 4 != 0) return;
+  const auto joined = [](int d0, int d1, int d2) { return d0 + 256ll * d1 + 65536ll * d2; };
+  partial[warp][lane / 4] = joined(upper, sums.low[1] + sums.high[1], upper_third);
+  partial[warp][lane / 4 + 8] = joined(lower, sums.low[3] + sums.high[3], lower_third);
+}
+
+// Lane l gets the total of row l % 16.
+__device__ inline float total_of(float, const long long (*partial)[kStepRows], int lane) {
+  float total = 0.0f;
+#pragma unroll
+  for (int w = 0; w < kStepWarps / 2; ++w) {
+    total += reinterpret_cast<const float*>(partial[lane / 16 * (kStepWarps / 2) + w])[lane % 16];
+  }
+  return total + __shfl_xor_sync(kFullWarp, total, 16);
+}
+__device__ inline float total_of(int, const long long (*partial)[kStepRows], int lane) {
+  long long total = 0;
+#pragma unroll
+  for (int w = 0; w < kStepWarps / 2; ++w) {
+    total += partial[lane / 16 * (kStepWarps / 2) + w][lane % 16];
+  }
+  return static_cast<float>(total + __shfl_xor_sync(kFullWarp, total, 16));
+}
+
+// What the warp that finishes a tile fetches before the sums are there; bits as they were stored,
+// so that nothing waits for them.
+struct TileFinish {
+  unsigned short scale = 0, residual_half = 0;
+  float residual = 0.0f, cosine = 1.0f, sine = 0.0f;
+
+  __device__ float scale_value() const {
+    return __uint_as_float(static_cast<std::uint32_t>(scale) << 16);
+  }
+};
+
+// `base` is the first row of the tile's matrix in the joined weight.
+__device__ inline TileFinish fetch_finish(const StepStage& stage, int tile, std::int64_t base,
+                                          int lane) {
+  TileFinish finish;
+  const int row = tile_row(stage, tile, lane % kStepRows);
+  if (row >= stage.rows) return finish;
+  if (stage.int8_weight) finish.scale = stage.scales[base + row];
+  if (stage.epilogue == StepEpilogue::kStore && stage.residual != nullptr) {
+    if (stage.f32_out) {
+      finish.residual = __ldcg(static_cast<const float*>(stage.residual) + row);
+    } else {
+      finish.residual_half = __ldcg(static_cast<const unsigned short*>(stage.residual) + row);
+    }
+  }
+  if (stage.epilogue == StepEpilogue::kRope &&
+      row / stage.head_size < stage.heads + stage.kv_heads) {
+    const int at = min(step_position(stage), stage.table_rows - 1), i = row % stage.half;
+    const float* turn = stage.table + at * stage.table_stride;
+    finish.cosine = turn[i];
+    finish.sine = turn[i + stage.half];
+  }
+  return finish;
+}
+
+// Turns a pair of q or k, and stores it, or v, where it belongs. Lane r < 8 has the first of pair
+// r, lane r + 8 its second.
+template <typename T>
+__device__ void finish_rope(const StepStage& stage, int row, float value, TileFinish finish,
+                            int lane) {
+  const float mine = round_to<T>(value), other = __shfl_xor_sync(kFullWarp, mine, 8);
+  if (lane >= kStepRows || row >= stage.rows) return;
+  const int head = row / stage.head_size, d = row % stage.head_size;
+  float turned = mine;
+  if (head < stage.heads + stage.kv_heads) {
+    turned = lane < 8 ? mine * finish.cosine - other * finish.sine
+                      : mine * finish.cosine + other * finish.sine;
+  }
+  T* to = static_cast<T*>(stage.out) + head * stage.q_head;
+  if (head >= stage.heads) {
+    const int at = *stage.position;
+    if (at < 0 || at >= stage.capacity) return;  // rows past the capacity are not written
+    const bool is_key = head < stage.heads + stage.kv_heads;
+    to = is_key ? static_cast<T*>(stage.k) + (head - stage.heads) * stage.k_head
+                : static_cast<T*>(stage.v) + (head - stage.heads - stage.kv_heads) * stage.v_head;
+    to += static_cast<std::int64_t>(at) * stage.head_size;
+  }
+  to[d] = from_f32<T>(turned);
+}
+
+// The sums of a tile become results; `value` is the sum of row lane % 16, scaled. `out` is that of
+// the tile's matrix.
+template <typename T>
+__device__ void finish_tile(const StepStage& stage, int tile, float value, TileFinish finish,
+                            void* out, int lane) {
+  const int row = tile_row(stage, tile, lane % kStepRows);
+  if (stage.epilogue == StepEpilogue::kRope) return finish_rope<T>(stage, row, value, finish, lane);
+  if (stage.epilogue == StepEpilogue::kSilu) {
+    const float mine = round_to<T>(value), up = __shfl_xor_sync(kFullWarp, mine, 8);
+    if (lane < 8 && row < stage.half) {
+      static_cast<T*>(out)[row] = from_f32<T>(mine / (1.0f + __expf(-mine)) * up);
+    }
+    return;
+  }
+  if (lane >= kStepRows || row >= stage.rows) return;
+  if (stage.f32_out) {
+    static_cast<float*>(out)[row] = value + finish.residual;
+  } else {
+    const T residual = *reinterpret_cast<const T*>(&finish.residual_half);
+    static_cast<T*>(out)[row] = from_f32<T>(value + to_f32(residual));
+  }
+}
+
+// All warps multiply a tile; one of them calls done(total of row lane % 16, fetched) at the end,
+// with fetched = fetch() asked for at the start.
+template <typename T, typename Sum, typename Fetch, typename Done>
+__device__ void run_tile(StepConsumer& c, StepShared& b, StepColumn x, int row_bytes, Fetch fetch,
+                         Done done) {
+  const int buffer = c.tiles % kStepPartials;
+  const unsigned phase = static_cast<unsigned>(c.tiles / kStepPartials) & 1;
+  const bool finishes = c.tiles % kStepWarps == c.warp;
+  ++c.tiles;
+  TileFinish finish;
+  if (finishes) finish = fetch();
+  const TileSums<Sum> sums = multiply_tile<T, Sum>(c, x, row_bytes);
+  mbarrier_wait(shared_address(&b.taken[buffer]),
+                phase ^ 1);  // the sums of four tiles ago are used up
+  leave_sums(sums, b.partial[buffer], c.warp, c.lane);
+  __syncwarp();
+  if (c.lane == 0) mbarrier_arrive(shared_address(&b.summed[buffer]));
+  if (!finishes) return;
+  mbarrier_wait(shared_address(&b.summed[buffer]), phase);
+  const float total = total_of(Sum{}, b.partial[buffer], c.lane);
+  __syncwarp();
+  if (c.lane == 0) mbarrier_arrive(shared_address(&b.taken[buffer]));
+  done(total, finish);
+}
+
+// This lane's column of x.
+template <typename T, typename Sum>
+__device__ StepColumn operand_column(const StepOperand<T>& operand, int lane) {
+  const int column = lane / 4;
+  if constexpr (std::is_same_v<Sum, int>) {
+    const int digit = min(column, kStepDigits - 1);
+    return {shared_address(operand.digits + digit * operand.plane), column >= kStepDigits};
+  } else {
+    return {shared_address(operand.values), column > 0};
+  }
+}
+
+// All tiles of this block in a stage of kind kProduct or kMoeUp, whose x is ready. Takes and
+// returns the state of the warp.
+template <typename T, typename Sum>
+__device__ __noinline__ unsigned run_product(unsigned state, StepShared& b,
+                                             const StepStage& stage) {
+  StepConsumer c(b, state);
+  constexpr bool kInt8 = std::is_same_v<Sum, int>;
+  const StepOperand<T> operand(b.x_area, stage.columns);
+  const StepColumn x = operand_column<T, Sum>(operand, c.lane);
+  const int row_bytes = stage.columns * static_cast<int>(kInt8 ? 1 : sizeof(T));
+  const int per_matrix = stage.top_k > 0 ? stage.tiles / stage.top_k : stage.tiles;
+  for (int t = step_first_tile(b.block, b.blocks, stage.rotation); t < stage.tiles; t += b.blocks) {
+    const int slot = t / per_matrix, tile = t % per_matrix;
+    const std::int64_t base =
+        stage.top_k > 0 ? static_cast<std::int64_t>(b.chosen[slot]) * stage.rows : 0;
+    run_tile<T, Sum>(
+        c, b, x, row_bytes, [&] { return fetch_finish(stage, tile, base, c.lane); },
+        [&](float total, TileFinish finish) {
+          if constexpr (kInt8) total = total * b.unit * b.tiny * finish.scale_value();
+          void* out = static_cast<T*>(stage.out) + static_cast<std::int64_t>(slot) * stage.half;
+          finish_tile<T>(stage, tile, total, finish, slot == 0 ? stage.out : out, c.lane);
+        });
+  }
+  return c.state();
+}
+
+}  // namespace engine::cuda

@@ -1,0 +1,159 @@
+// A decode step as data: what one persistent kernel (step/kernel.cu) runs, stage after stage.
+//
+// A stage is an op of ops.h at one token, or a half of one. Every stage waits for the whole of the
+// stage before it; its weights need not, and are on their way long before. Stages are made by
+// step/lower.cc, on the host, from recorded calls; they hold addresses and sizes alone, so that a
+// program stays as it is while ids, position and routes change on the device. Plain data; the
+// functions are pure and shared by host and device.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#if defined(__CUDACC__)
+#define ENGINE_STEP_FUNCTION __host__ __device__
+#else
+#define ENGINE_STEP_FUNCTION
+#endif
+
+namespace engine::cuda {
+
+enum class StepKind : std::uint8_t {
+  kEmbed,      // out = weight[ids[0]]
+  kNorm,       // out = rmsnorm(x)
+  kProduct,    // x, perhaps through rmsnorm, times a weight
+  kAttention,  // over the cache
+  kMoeUp,      // rmsnorm, router, and gate and up of the experts chosen
+  kMoeDown,    // down of the experts chosen, weighted sum, residual
+};
+
+// What becomes of the sums of a product.
+enum class StepEpilogue : std::uint8_t {
+  kStore,      // out = sum (+ residual)
+  kRope,       // round, turn q and k, store q, append k and v
+  kSilu,       // out = silu(round(gate)) · round(up)
+  kMoeResult,  // out += Σ_s w_s · sum_s
+};
+
+struct alignas(16) StepStage {
+  StepKind kind = StepKind::kProduct;
+  StepEpilogue epilogue = StepEpilogue::kStore;
+  bool int8_weight = false;  // else of the program's element type T
+  bool f32_out = false;      // kStore: out and residual are f32, else T
+  // Tiles of kStepRows rows that the stage is cut into; block b has those that
+  // step_first_tile gives, and every `blocks`-th from there. kEmbed and kNorm: 1. kAttention: 0.
+  std::int32_t tiles = 0;
+  std::int32_t rotation = 0;  // tiles of the stages before, modulo the blocks
+  std::int32_t arrivals = 0;  // signals that make the stage complete
+  std::int32_t columns = 0;   // K
+  std::int32_t rows = 0;      // N; of an expert in a mixture
+  std::int32_t half = 0;      // rows i and i + half are a pair of one tile; 0: rows in their order
+  float eps = 0.0f;           // of the norm
+
+  const void* x = nullptr;                // (K) T; kMoeDown: (S, K)
+  const void* norm = nullptr;             // (K) T: x comes in through rmsnorm; null: as it is
+  void* normed = nullptr;                 // (K) T: where the normalised x is wanted, or null
+  const void* weight = nullptr;           // (N, K)
+  const std::uint16_t* scales = nullptr;  // (N) bf16, with int8_weight
+  void* out = nullptr;                    // (N); kSilu: (pairs); kRope: q (H, Dh)
+  const void* residual = nullptr;         // (N) or null
+
+  const std::int32_t* ids = nullptr;       // kEmbed
+  const std::int32_t* position = nullptr;  // kRope, kAttention
+  const float* table = nullptr;            // kRope: (P, Dh) cos, sin
+  void *k = nullptr, *v = nullptr;         // (G, C, Dh), rows of a head adjacent
+  std::int64_t k_head = 0, v_head = 0;     // elements from head to head of the cache
+  std::int64_t table_stride = 0;           // from position to position
+  std::int64_t q_head = 0, out_head = 0;   // elements from head to head of q and out
+  std::int32_t heads = 0, kv_heads = 0, head_size = 0;
+  std::int32_t capacity = 0;    // C
+  std::int32_t table_rows = 0;  // P
+  std::int32_t window = 0;      // 0: none
+  float scale = 0.0f;           // of the scores
+
+  const void* router = nullptr;         // (E, K) T
+  std::int32_t experts = 0, top_k = 0;  // E, S
+};
+
+// Rows of a tile, the M of the tensor cores' product.
+inline constexpr int kStepRows = 16;
+// Warps that compute, and those that feed them: a warp issues its lanes' bulk copies one after the
+// other, so it takes several to issue as fast as memory delivers.
+inline constexpr int kStepWarps = 16;
+inline constexpr int kStepFillers = 4;
+inline constexpr int kStepConsumers = kStepWarps * 32;
+inline constexpr int kStepThreads = kStepConsumers + kStepFillers * 32;
+// Bytes of a row in one slot of the ring: 64 a warp.
+inline constexpr int kStepChunk = kStepWarps * 64;
+// Slots that may be on their way at a time. More would not raise the rate, only make every other
+// access of the multiprocessor queue behind them.
+inline constexpr int kStepInFlight = 3;
+// Rows in a slot lie 64 bytes off a multiple of 128 apart, so that two rows meet no bank twice.
+inline constexpr int kStepPitch = kStepChunk + 64;
+inline constexpr int kStepSlotBytes = kStepRows * kStepPitch;
+inline constexpr int kStepMaxSlots = 16;
+inline constexpr int kStepMinSlots = 3;
+// Digits of x, most of the experts that a token chooses, of experts, of stages, of tiles that a
+// block sums up over several experts.
+inline constexpr int kStepDigits = 3;
+inline constexpr int kStepMaxTopK = 16;
+inline constexpr int kStepMaxExperts = 256;
+inline constexpr int kStepMaxStages = 1024;
+inline constexpr int kStepMaxOpenTiles = 16;
+// Query heads that share one pass over keys and values.
+inline constexpr int kStepHeadTile = 4;
+inline constexpr int kStepMaxHeadSize = 256;
+// Units of attention (groups of query heads) whose splits are counted.
+inline constexpr int kStepMaxUnits = 1024;
+
+// Shared memory of x: its elements, and the planes of its digits, 64 bytes off a multiple of 128
+// apart, so that two planes meet no bank twice.
+ENGINE_STEP_FUNCTION inline int step_align(int bytes) { return (bytes + 127) / 128 * 128; }
+ENGINE_STEP_FUNCTION inline int step_plane_bytes(int columns) { return step_align(columns) + 64; }
+
+// The first tile of block `block` of `blocks`.
+ENGINE_STEP_FUNCTION inline int step_first_tile(int block, int blocks, int rotation) {
+  const int first = block - rotation;
+  return first < 0 ? first + blocks : first;
+}
+
+// Lanes that share a key, eight elements a lane: a power of two.
+ENGINE_STEP_FUNCTION inline int step_key_lanes(int head_size) {
+  int lanes = 1;
+  while (lanes * 8 < head_size) lanes *= 2;
+  return lanes;
+}
+
+// Keys that a slot of the ring holds: two passes of all warps at the most.
+ENGINE_STEP_FUNCTION inline int step_slot_keys(int head_size) {
+  const int room = kStepSlotBytes / (head_size * 2) / 8 * 8;
+  const int passes = 2 * kStepWarps * (32 / step_key_lanes(head_size));
+  const int keys = room < passes ? room : passes;
+  return keys < 64 ? keys : 64;
+}
+
+// How attention over `keys` keys is shared out: items (unit, split), a unit being query heads of
+// one key/value head. It depends on the number of keys, not on the bound of a recorded step.
+struct StepSplit {
+  int head_tile;  // query heads of a unit at the most: 1 or kStepHeadTile
+  int units;      // G × units of a group
+  int splits;     // of the keys of a unit, none empty
+  int keys;       // of a split, but for the last
+};
+
+ENGINE_STEP_FUNCTION inline StepSplit step_split(int keys, int heads, int kv_heads, int head_size,
+                                                 int blocks) {
+  const int group = heads / kv_heads, slot = step_slot_keys(head_size);
+  StepSplit split{};
+  // A short cache is read anew by every query head (from L2), so that more blocks work at once.
+  split.head_tile = group == 1 || keys <= 512 ? 1 : kStepHeadTile;
+  split.units = kv_heads * ((group + split.head_tile - 1) / split.head_tile);
+  const int least = 256, most = blocks / split.units > 1 ? blocks / split.units : 1;
+  const int wanted = (keys + least - 1) / least;
+  const int splits = wanted < most ? wanted : most;
+  split.keys = ((keys + splits - 1) / splits + slot - 1) / slot * slot;
+  split.splits = (keys + split.keys - 1) / split.keys;
+  return split;
+}
+
+}  // namespace engine::cuda

@@ -1,0 +1,173 @@
+// How ops of one token become stages of the step kernel: pure host functions, tested without a GPU.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <utility>
+#include <vector>
+
+#include "kernels/cuda/step/lower.h"
+
+namespace engine::cuda {
+namespace {
+
+constexpr CudaArch kH200{};
+constexpr CudaArch kA100{.major = 8, .minor = 0, .sms = 108, .shared_bytes = 163 * 1024};
+
+// Operands at addresses that nobody reads.
+class Operands {
+ public:
+  Tensor tensor(DType dtype, Shape shape, std::size_t offset = 0) {
+    return Tensor::contiguous(storage_.data() + next(offset), dtype, Device{DeviceKind::kCuda, 0},
+                              shape);
+  }
+  Weight weight(QuantFormat format, std::int64_t rows, std::int64_t columns,
+                std::size_t offset = 0) {
+    return {.data = storage_.data() + next(offset),
+            .scales = storage_.data() + next(0),
+            .format = format,
+            .rows = rows,
+            .columns = columns,
+            .device = Device{DeviceKind::kCuda, 0}};
+  }
+
+ private:
+  std::size_t next(std::size_t offset) {
+    at_ += 256;
+    return at_ + offset;
+  }
+  alignas(256) std::array<std::byte, 65536> storage_{};
+  std::size_t at_ = 0;
+};
+
+LinearCall linear(Operands& o, std::int64_t tokens, std::int64_t rows, std::int64_t columns,
+                  DType dtype, QuantFormat format) {
+  return {.out = o.tensor(dtype, {tokens, rows}),
+          .x = o.tensor(dtype, {tokens, columns}),
+          .weight = o.weight(format, rows, columns),
+          .residual = {}};
+}
+
+bool lowers(const CudaArch& arch, const LinearCall& call) {
+  StepProgram program;
+  const bool served = lower_call(arch, call, &program);
+  CHECK(program.stages.size() == (served ? 1 : 0));
+  return served;
+}
+
+TEST_CASE("the step kernel serves one token of 16 bits on Hopper") {
+  Operands o;
+  const auto bf16 = QuantFormat::kBF16;
+  CHECK(lowers(kH200, linear(o, 1, 4096, 4096, DType::kBF16, bf16)));
+  CHECK(lowers(kH200, linear(o, 1, 4096, 4096, DType::kF16, QuantFormat::kF16)));
+  CHECK(lowers(kH200, linear(o, 1, 4096, 4096, DType::kBF16, QuantFormat::kInt8)));
+  CHECK(lowers(kH200, linear(o, 1, 1, 8, DType::kBF16, bf16)));
+  CHECK_FALSE(lowers(kH200, linear(o, 2, 4096, 4096, DType::kBF16, bf16)));
+  CHECK_FALSE(lowers(kH200, linear(o, 1, 4096, 4096, DType::kF32, QuantFormat::kF32)));
+  CHECK_FALSE(lowers(kH200, linear(o, 1, 4096, 4096, DType::kBF16, QuantFormat::kF16)));
+  CHECK_FALSE(lowers(kA100, linear(o, 1, 4096, 4096, DType::kBF16, bf16)));
+  CudaArch portable = kH200;
+  portable.path = CudaPath::kPortable;
+  CHECK_FALSE(lowers(portable, linear(o, 1, 4096, 4096, DType::kBF16, bf16)));
+}
+
+TEST_CASE("rows that are not 16-byte pieces, and operands too wide to share, are left to others") {
+  Operands o;
+  CHECK_FALSE(lowers(kH200, linear(o, 1, 64, 172, DType::kBF16, QuantFormat::kBF16)));
+  CHECK_FALSE(lowers(kH200, linear(o, 1, 64, 72, DType::kBF16, QuantFormat::kInt8)));
+  CHECK(lowers(kH200, linear(o, 1, 64, 72, DType::kBF16, QuantFormat::kBF16)));
+  LinearCall off = linear(o, 1, 64, 64, DType::kBF16, QuantFormat::kBF16);
+  off.weight = o.weight(QuantFormat::kBF16, 64, 64, 8);
+  CHECK_FALSE(lowers(kH200, off));
+  CHECK(lowers(kH200, linear(o, 1, 64, 28672, DType::kBF16, QuantFormat::kInt8)));
+  CHECK_FALSE(lowers(kH200, linear(o, 1, 64, 131072, DType::kBF16, QuantFormat::kBF16)));
+}
+
+TEST_CASE("a norm joins the product behind it, and no other") {
+  Operands o;
+  const LinearCall product = linear(o, 1, 64, 64, DType::kBF16, QuantFormat::kBF16);
+  const LinearCall other = linear(o, 1, 64, 64, DType::kBF16, QuantFormat::kBF16);
+  const RmsNormCall norm{.out = product.x,
+                         .x = o.tensor(DType::kBF16, {1, 64}),
+                         .weight = o.tensor(DType::kBF16, {64})};
+  StepProgram program;
+  REQUIRE(lower_call(kH200, norm, &program));
+  REQUIRE(lower_call(kH200, product, &program));
+  REQUIRE(program.stages.size() == 1);
+  CHECK(program.stages[0].x == norm.x.data);
+  CHECK(program.stages[0].norm == norm.weight.data);
+  CHECK(program.stages[0].normed == product.x.data);
+  REQUIRE(lower_call(kH200, norm, &program));
+  REQUIRE(lower_call(kH200, other, &program));
+  CHECK(program.stages.size() == 3);
+}
+
+TEST_CASE("tiles are dealt out round robin, on from where the stage before stopped") {
+  Operands o;
+  StepProgram program;
+  std::vector<int> count(static_cast<std::size_t>(kH200.sms), 0);
+  for (const std::int64_t rows : {4096, 22016, 48, 32000, 16}) {
+    REQUIRE(lower_call(kH200, linear(o, 1, rows, 64, DType::kBF16, QuantFormat::kBF16), &program));
+  }
+  for (const StepStage& stage : program.stages) {
+    std::vector<int> seen(static_cast<std::size_t>(stage.tiles), 0);
+    for (int block = 0; block < program.blocks; ++block) {
+      for (int t = step_first_tile(block, program.blocks, stage.rotation); t < stage.tiles;
+           t += program.blocks) {
+        ++seen[static_cast<std::size_t>(t)];
+        ++count[static_cast<std::size_t>(block)];
+      }
+    }
+    CHECK(std::all_of(seen.begin(), seen.end(), [](int n) { return n == 1; }));
+    CHECK(stage.arrivals == stage.tiles);
+  }
+  const auto [least, most] = std::minmax_element(count.begin(), count.end());
+  CHECK(*most - *least <= 1);
+}
+
+TEST_CASE("the ring keeps at least three slots, and what it leaves fits the block") {
+  for (const std::size_t x_bytes : {std::size_t{0}, std::size_t{9000}, std::size_t{100'000}}) {
+    const int slots = step_slots(kH200, x_bytes, kStepStaticBytes);
+    CHECK(slots >= kStepMinSlots);
+    CHECK(slots <= kStepMaxSlots);
+    CHECK(static_cast<std::size_t>(slots) * kStepSlotBytes + x_bytes + kStepStaticBytes <=
+          kH200.shared_bytes);
+  }
+  CHECK(step_slots(kH200, kH200.shared_bytes, kStepStaticBytes) == 0);
+}
+
+TEST_CASE("attention's splits cover every key once") {
+  for (const auto& [heads, kv_heads] : {std::pair{32, 32}, {32, 8}, {6, 2}, {8, 1}, {64, 8}}) {
+    for (const int head_size : {8, 16, 24, 64, 80, 128, 192, 256}) {
+      for (const int keys : {1, 2, 63, 64, 65, 206, 255, 256, 257, 512, 513, 4096, 100'001}) {
+        const StepSplit split = step_split(keys, heads, kv_heads, head_size, kH200.sms);
+        CAPTURE(heads);
+        CAPTURE(kv_heads);
+        CAPTURE(head_size);
+        CAPTURE(keys);
+        CHECK(split.units * split.head_tile >= heads);
+        CHECK(split.splits >= 1);
+        CHECK((split.splits - 1) * split.keys < keys);  // the last is not empty
+        CHECK(split.splits * split.keys >= keys);
+        CHECK(split.keys % step_slot_keys(head_size) == 0);
+        // Their records fit the partial sums of the runner.
+        CHECK((split.splits == 1 || split.units * split.splits <= kH200.sms));
+      }
+    }
+  }
+}
+
+TEST_CASE("a slot holds its keys, in two passes of all warps") {
+  for (int head_size = 8; head_size <= kStepMaxHeadSize; head_size += 8) {
+    const int keys = step_slot_keys(head_size), lanes = step_key_lanes(head_size);
+    CAPTURE(head_size);
+    CHECK(keys >= 8);
+    CHECK(keys * head_size * 2 <= kStepSlotBytes);
+    CHECK(lanes * 8 >= head_size);
+    CHECK(keys <= 2 * kStepWarps * (32 / lanes));
+  }
+}
+
+}  // namespace
+}  // namespace engine::cuda

@@ -100,8 +100,8 @@ struct AttentionState {
 
 // One slot of keys and one of values.
 template <typename T, int kHeads>
-__device__ void attend_slots(StepConsumer& c, StepShared& b, AttentionState<T, kHeads>& s,
-                             const StepStage& stage, int keys) {
+__device__ void attend_slots(StepConsumer& c, AttentionState<T, kHeads>& s, const StepStage& stage,
+                             int keys) {
   const int row_bytes = stage.head_size * 2, apart = kStepWarps * (32 / s.lanes);
   const int first = c.warp * (32 / s.lanes) + s.group;
   const float scale = stage.scale * kStepLog2e;
@@ -267,7 +267,7 @@ __device__ __noinline__ unsigned run_attention_item(unsigned state, StepShared& 
       load_own<T>(stage, item.kv, position, s.part, has_own && s.group == 0 && s.active);
   const int streamed = min(item.end, position), slot_keys = step_slot_keys(stage.head_size);
   for (int key = item.begin; key < streamed; key += slot_keys) {
-    attend_slots<T, kHeads>(c, b, s, stage, min(slot_keys, streamed - key));
+    attend_slots<T, kHeads>(c, s, stage, min(slot_keys, streamed - key));
   }
   if (has_own) attend_own<T, kHeads>(s, stage, own);
 

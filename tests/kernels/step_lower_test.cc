@@ -139,33 +139,19 @@ TEST_CASE("the ring keeps at least three slots, and what it leaves fits the bloc
 
 TEST_CASE("attention's splits cover every key once") {
   for (const auto& [heads, kv_heads] : {std::pair{32, 32}, {32, 8}, {6, 2}, {8, 1}, {64, 8}}) {
-    for (const int head_size : {8, 16, 24, 64, 80, 128, 192, 256}) {
-      for (const int keys : {1, 2, 63, 64, 65, 206, 255, 256, 257, 512, 513, 4096, 100'001}) {
-        const StepSplit split = step_split(keys, heads, kv_heads, head_size, kH200.sms);
-        CAPTURE(heads);
-        CAPTURE(kv_heads);
-        CAPTURE(head_size);
-        CAPTURE(keys);
-        CHECK(split.units * split.head_tile >= heads);
-        CHECK(split.splits >= 1);
-        CHECK((split.splits - 1) * split.keys < keys);  // the last is not empty
-        CHECK(split.splits * split.keys >= keys);
-        CHECK(split.keys % step_slot_keys(head_size) == 0);
-        // Their records fit the partial sums of the runner.
-        CHECK((split.splits == 1 || split.units * split.splits <= kH200.sms));
-      }
+    for (const int keys : {1, 2, 63, 64, 65, 206, 255, 256, 257, 512, 513, 4096, 100'001}) {
+      const StepSplit split = step_split(keys, heads, kv_heads, kH200.sms);
+      CAPTURE(heads);
+      CAPTURE(kv_heads);
+      CAPTURE(keys);
+      CHECK(split.units * split.head_tile >= heads);
+      CHECK(split.splits >= 1);
+      CHECK((split.splits - 1) * split.keys < keys);  // the last is not empty
+      CHECK(split.splits * split.keys >= keys);
+      CHECK(split.keys % kStepSlotKeys == 0);
+      // Their records fit the partial sums of the runner.
+      CHECK((split.splits == 1 || split.units * split.splits <= kH200.sms));
     }
-  }
-}
-
-TEST_CASE("a slot holds its keys, in two passes of all warps") {
-  for (int head_size = 8; head_size <= kStepMaxHeadSize; head_size += 8) {
-    const int keys = step_slot_keys(head_size), lanes = step_key_lanes(head_size);
-    CAPTURE(head_size);
-    CHECK(keys >= 8);
-    CHECK(keys * head_size * 2 <= kStepSlotBytes);
-    CHECK(lanes * 8 >= head_size);
-    CHECK(keys <= 2 * kStepWarps * (32 / lanes));
   }
 }
 

@@ -19,6 +19,17 @@ __device__ inline uint4 load_shared(std::uint32_t address) {
   return raw;
 }
 
+__device__ inline float load_shared_f32(std::uint32_t address) {
+  float value;
+  asm volatile("ld.shared.f32 %0, [%1];" : "=f"(value) : "r"(address) : "memory");
+  return value;
+}
+__device__ inline void store_shared(std::uint32_t address, float4 value) {
+  asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(address), "f"(value.x),
+               "f"(value.y), "f"(value.z), "f"(value.w)
+               : "memory");
+}
+
 // Copies 16 bytes past L1, or writes zeros where `valid` is false (the source is then not read, but
 // must still be an address). Both ends on a multiple of 16.
 __device__ inline void cp_async_16(void* shared, const void* global, bool valid) {

@@ -13,6 +13,14 @@ namespace engine::cuda {
 
 inline constexpr int kStepPartials = 4;  // tiles whose sums may be waiting for their last warp
 
+// An item of attention: query heads [head, head + heads) of key/value head `kv`, keys [begin, end).
+struct AttentionItem {
+  int unit, split, kv, head, heads, begin, end;
+  int position;  // of this step
+  int splits;    // of the unit
+  int left;      // items behind this one; negative: there is no such item
+};
+
 // It lies in shared memory whole: what a thread kept of it in local memory would fall out of the
 // little L1 that the ring leaves.
 struct alignas(128) StepShared {
@@ -30,7 +38,8 @@ struct alignas(128) StepShared {
   long long partial[kStepPartials][kStepWarps][kStepRows];
   alignas(16) StepStage stage[2];  // this one and the next, for the warps that compute
   alignas(16) StepStage fill_stage[kStepFillers][2];  // the same, for each warp that fills
-  float reduce[kStepWarps], reduce_max[kStepWarps];
+  alignas(16) float reduce[kStepWarps];
+  alignas(16) std::uint32_t reduce_max[kStepWarps];
   float unit, tiny;  // x = unit · tiny · (d₂ · 65536 + d₁ · 256 + d₀), with int8 weights
   std::uint32_t parity, last;
   std::uint32_t awaited;  // arrivals that complete the stage before this one
@@ -38,7 +47,9 @@ struct alignas(128) StepShared {
   float logits[kStepMaxExperts];
   std::int32_t chosen[kStepMaxTopK];
   float share[kStepMaxTopK];
-  float open[kStepMaxOpenTiles][kStepRows];  // kMoeDown: sums over the experts so far
+  float open[kStepMaxOpenTiles][kStepRows];       // kMoeDown: sums over the experts so far
+  AttentionItem item;                             // of this block
+  alignas(16) char own[2][2 * kStepMaxHeadSize];  // key and value of this step's own position
 };
 
 // A walk over the slots of the ring: the same sequence in the warps that fill and in those that
@@ -94,31 +105,20 @@ struct StepConsumer {
     if (lane == 0) mbarrier_arrive(ring.slot_empty());
     ring.advance();
   }
+  // Leaves the next slots to other warps. It waits for them all the same: who released a slot of a
+  // later round before this round's reader would be counted for it.
+  __device__ void pass_slots(int count) {
+    for (int i = 0; i < count; ++i) {
+      if (lane == 0) {
+        wait_slot();
+        mbarrier_arrive(ring.slot_empty());
+      }
+      ring.advance();
+    }
+  }
 };
 
 __device__ inline void consumers_sync() { partial_barrier<1, kStepConsumers>(); }
-
-// Sums over the warps that compute, in the order of the warps. `values` is free again after the
-// next consumers_sync.
-__device__ inline float consumers_sum(float value, float* values, int warp, int lane) {
-  value = warp_sum(value);
-  if (lane == 0) values[warp] = value;
-  consumers_sync();
-  float total = 0.0f;
-#pragma unroll
-  for (int w = 0; w < kStepWarps; ++w) total += values[w];
-  return total;
-}
-
-__device__ inline float consumers_max(float value, float* values, int warp, int lane) {
-  value = warp_max(value);
-  if (lane == 0) values[warp] = value;
-  consumers_sync();
-  float greatest = 0.0f;
-#pragma unroll
-  for (int w = 0; w < kStepWarps; ++w) greatest = fmaxf(greatest, values[w]);
-  return greatest;
-}
 
 // A warp copies a stage; the caller synchronises.
 __device__ inline void copy_stage(StepStage* to, const StepStage* from, int lane) {

@@ -30,7 +30,7 @@ struct StepLaunch {
   std::int32_t slots = 0;    // of the ring
   std::int32_t x_bytes = 0;  // shared memory for x, and for what attention merges
   StepControl* control = nullptr;
-  float* partials = nullptr;      // (blocks, kStepHeadTile, kStepMaxHeadSize + 2)
+  float* partials = nullptr;      // records of attention, kStepHeadTile a block
   long long* timeline = nullptr;  // (count, blocks, kStepStamps), or null
   StepStage inline_stages[kStepInlineStages];
 };

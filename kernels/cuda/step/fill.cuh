@@ -102,24 +102,24 @@ __device__ void fill_moe_down(StepFiller& f, StepShared& b, const StepStage& sta
 template <typename T>
 __device__ void fill_attention(StepFiller& f, StepShared& b, const StepStage& stage) {
   const int position = step_position(stage), first = first_key_of(stage, position);
-  const StepSplit split =
-      step_split(position + 1 - first, stage.heads, stage.kv_heads, stage.head_size, b.blocks);
-  const int slot_keys = step_slot_keys(stage.head_size);
+  const StepSplit split = step_split(position + 1 - first, stage.heads, stage.kv_heads, b.blocks);
+  const int group = f.warp * StepFiller::kRows + f.lane;  // of four keys: a row of a slot
   for (int i = step_first_tile(b.block, b.blocks, stage.rotation); i < split.units * split.splits;
        i += b.blocks) {
     const AttentionItem item = attention_item(stage, split, first, position, i);
     const T* keys = static_cast<const T*>(stage.k) + item.kv * stage.k_head;
     const T* values = static_cast<const T*>(stage.v) + item.kv * stage.v_head;
     const int end = min(item.end, position);
-    for (int key = item.begin; key < end; key += slot_keys) {
-      const std::int64_t at = static_cast<std::int64_t>(key) * stage.head_size;
-      const auto bytes = static_cast<unsigned>(min(slot_keys, end - key) * stage.head_size) *
-                         static_cast<unsigned>(sizeof(T));
+    for (int key = item.begin; key < end; key += kStepSlotKeys) {
+      const std::int64_t at = static_cast<std::int64_t>(key + 4 * group) * stage.head_size;
+      const int keys_of_group = f.lane < StepFiller::kRows ? min(4, end - key - 4 * group) : 0;
+      const unsigned bytes = static_cast<unsigned>(max(keys_of_group, 0) * stage.head_size) *
+                             static_cast<unsigned>(sizeof(T));
+      const unsigned of_warp = __reduce_add_sync(kFullWarp, bytes);
 #pragma unroll
       for (int part = 0; part < 2; ++part) {
-        const T* source = (part == 0 ? keys : values) + at;
-        f.take_slot(f.warp == 0 ? bytes : 0);
-        if (f.warp == 0 && f.lane == 0) f.copy(0, source, bytes);
+        f.take_slot(of_warp);
+        if (bytes > 0) f.copy(group * kStepPitch, (part == 0 ? keys : values) + at, bytes);
         f.end_slot();
       }
     }

@@ -45,9 +45,7 @@ __device__ unsigned run_stage(unsigned state, StepShared& b, const StepStage& st
       }
       return state;
     case StepKind::kAttention:
-      await_stage(b, index);
-      stamp(b, index, 1);
-      return run_attention<T>(state, b, stage);
+      return run_attention<T>(state, b, stage, index);
     case StepKind::kProduct:
     case StepKind::kMoeUp: {
       const bool mixture = stage.kind == StepKind::kMoeUp;

@@ -28,7 +28,7 @@ bool is_half(DType dtype) { return dtype == DType::kF16 || dtype == DType::kBF16
 bool streams(const Weight& weight, DType dtype) {
   return (weight.format == QuantFormat::kInt8 || weight.format == plain_format(dtype)) &&
          fits({weight.rows, weight.columns}) && weight.columns % 8 == 0 &&
-         is_vector_aligned(weight);
+         weight.columns <= kStepMaxColumns && is_vector_aligned(weight);
 }
 
 // Shared memory of an operand of `columns` elements: values, and perhaps digits.
@@ -107,7 +107,7 @@ bool lower_call(const CudaArch& arch, const EmbedCall& call, StepProgram* progra
 bool lower_call(const CudaArch& arch, const RmsNormCall& call, StepProgram* program) {
   const std::int64_t width = call.x.size(1);
   if (!serves(arch, call.x.dtype, call.x.size(0)) || !fits({width}) || width % 8 != 0 ||
-      !is_vector_aligned(call.x) || !is_vector_aligned(call.out) ||
+      width > kStepMaxColumns || !is_vector_aligned(call.x) || !is_vector_aligned(call.out) ||
       !is_vector_aligned(call.weight)) {
     return false;
   }
@@ -181,7 +181,10 @@ bool lower_call(const CudaArch& arch, const AttentionCall& call, StepProgram* pr
   stage.capacity = narrow(capacity);
   stage.window = static_cast<std::int32_t>(std::min<std::int64_t>(call.window, kMost));
   stage.scale = call.scale;
-  const auto merged = static_cast<std::size_t>(kStepWarps * (head_size + 2)) * sizeof(float);
+  const int head_tile = heads == kv_heads ? 1 : kStepHeadTile;
+  const auto merged =
+      static_cast<std::size_t>(head_tile * kStepWarps * step_record_floats(stage.head_size)) *
+      sizeof(float);
   return append(arch, program, call.q.dtype,
                 static_cast<std::size_t>(step_align(static_cast<int>(merged))), {stage});
 }

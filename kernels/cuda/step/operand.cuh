@@ -5,9 +5,10 @@
 //
 // Digits: with e the exponent of the largest |x|, q = round(x · 2^(22 − e)) (2^(21 − e) where that
 // would not fit) and q = d₂ · 65536 + d₁ · 256 + d₀, each digit in [−128, 127]. A value whose
-// exponent lies within 14 of the largest is exact in bf16, within 11 in f16; the error of any is at
-// most 2^-22 of the largest. So integer tensor cores multiply x by int8 weights without converting
-// either. A NaN or an infinity in x makes the unit NaN, and with it every sum.
+// exponent lies within 13 of the largest is exact in bf16, within 10 in f16; the error of any is at
+// most 2^-21 of the largest. (Behind an rmsnorm the largest is a bound, one percent too high.) So
+// integer tensor cores multiply x by int8 weights without converting either. A NaN or an infinity
+// in x makes the unit NaN, and with it every sum.
 #pragma once
 
 #include <math_constants.h>
@@ -49,30 +50,59 @@ __device__ uint4 normalise_vector(uint4 raw, uint4 weight, float scale) {
   return pack<T>(value);
 }
 
-// The largest magnitude, infinity where there is a NaN.
+// The largest magnitude times `by`, as bits: they order as the numbers do, with NaN above all.
 template <typename T>
-__device__ float largest_of(uint4 raw) {
-  float value[kPerVector<T>], largest = 0.0f;
+__device__ std::uint32_t largest_product(uint4 raw, uint4 by) {
+  float value[kPerVector<T>], weight[kPerVector<T>];
   unpack<T>(raw, value);
+  unpack<T>(by, weight);
+  std::uint32_t largest = 0;
 #pragma unroll
   for (int i = 0; i < kPerVector<T>; ++i) {
-    const float magnitude = fabsf(value[i]);
-    largest = fmaxf(largest, isfinite(magnitude) ? magnitude : CUDART_INF_F);
+    largest = max(largest, __float_as_uint(fabsf(value[i] * weight[i])));
   }
   return largest;
 }
 
-// Powers of two that bring the largest |x| just under 2²³, in two factors that are both normal.
-struct DigitScale {
-  float first, second;
+// The largest magnitudes of the low and of the high elements of a vector's words, in one word.
+__device__ inline std::uint32_t largest_pair(uint4 raw) {
+  const unsigned magnitude = 0x7fff7fff;
+  return __vmaxu2(__vmaxu2(raw.x & magnitude, raw.y & magnitude),
+                  __vmaxu2(raw.z & magnitude, raw.w & magnitude));
+}
 
-  __device__ explicit DigitScale(float largest) : first(1.0f), second(0.0f) {
-    if (largest == 0.0f || isinf(largest)) return;
-    const int exponent = ilogbf(largest);
+// The larger element of a pair of magnitudes.
+template <typename T>
+__device__ float larger_of(std::uint32_t pair) {
+  const auto most = static_cast<unsigned short>(max(pair & 0xffff, pair >> 16));
+  return to_f32(*reinterpret_cast<const T*>(&most));
+}
+
+// 2^exponent, for exponents of normal numbers.
+__device__ inline float power_of_two(int exponent) {
+  return __uint_as_float(static_cast<std::uint32_t>(exponent + 127) << 23);
+}
+
+// The power of two that brings the largest |x| just under 2²³, in two factors that are both normal;
+// a factor of zero where all of x is zero or something is not finite.
+struct DigitScale {
+  float first = 1.0f, second = 0.0f;
+  float unit = 0.0f, tiny = 1.0f;  // 1 ÷ second, NaN for what is not finite; 1 ÷ first
+
+  __device__ explicit DigitScale(float largest) {
+    if (!isfinite(largest)) unit = CUDART_NAN_F;
+    if (largest == 0.0f || !isfinite(largest)) return;
+    // A subnormal counts as 2^-126: it still gets more digits than it has bits.
+    const int exponent = max(static_cast<int>(__float_as_uint(largest) >> 23), 1) - 127;
     int shift = 22 - exponent;
-    if (ldexpf(largest, shift) > 8355711.0f) --shift;
-    if (shift > 100) first = 0x1p64f, shift -= 64;
-    second = ldexpf(1.0f, shift);
+    if (shift > 100) {
+      first = 0x1p64f;
+      tiny = 0x1p-64f;
+      shift -= 64;
+    }
+    if (largest * first * power_of_two(shift) > 8355711.0f) --shift;
+    second = power_of_two(shift);
+    unit = power_of_two(-shift);
   }
 };
 
@@ -81,11 +111,15 @@ template <typename T>
 __device__ void store_digits(std::int8_t* planes, int plane, int k, uint4 raw, DigitScale scale) {
   float value[8];
   unpack<T>(raw, value);
+  if (scale.first != 1.0f) {
+#pragma unroll
+    for (int i = 0; i < 8; ++i) value[i] *= scale.first;
+  }
   std::uint32_t word[8];
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
     // The bytes of q + 0x808080 are the digits plus 128 each.
-    const int q = __float2int_rn(value[i] * scale.first * scale.second);
+    const int q = __float2int_rn(value[i] * scale.second);
     word[i] = static_cast<std::uint32_t>(q + 0x808080) ^ 0x808080u;
   }
 #pragma unroll
@@ -100,65 +134,110 @@ __device__ void store_digits(std::int8_t* planes, int plane, int k, uint4 raw, D
   }
 }
 
-// Waits for the stage before `index` (not at all where it is negative) and brings x, (K), into
-// shared memory. Every thread that computes calls; x is there after the last barrier here. A thread
-// handles the same vectors of x throughout. The loops stay rolled: this code runs once a stage, and
-// would push the products out of the instruction cache.
-template <typename T>
-__device__ __noinline__ void prepare_operand(StepShared& b, const StepStage& stage, const T* x,
-                                             int index) {
-  const int tid = static_cast<int>(threadIdx.x), warp = tid / 32, lane = tid % 32;
-  const int vectors = stage.columns / 8;
+// Sums over all threads that compute, in a fixed order, and the largest of words.
+struct OperandTotals {
+  float squares;
+  std::uint32_t largest;
+};
+
+__device__ inline OperandTotals consumers_totals(StepShared& b, float squares,
+                                                 std::uint32_t largest) {
+  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
+  squares = warp_sum(squares);
+  largest = __reduce_max_sync(kFullWarp, largest);
+  if (lane == 0) {
+    b.reduce[warp] = squares;
+    b.reduce_max[warp] = largest;
+  }
+  consumers_sync();
+  OperandTotals totals{0.0f, 0};
+#pragma unroll
+  for (int w = 0; w < kStepWarps; w += 4) {
+    const float4 sums = *reinterpret_cast<const float4*>(b.reduce + w);
+    const uint4 most = load_vector(b.reduce_max + w);
+    totals.squares = totals.squares + sums.x + sums.y + sums.z + sums.w;
+    totals.largest = max(totals.largest, max(max(most.x, most.y), max(most.z, most.w)));
+  }
+  return totals;
+}
+
+// prepare_operand for up to kHeld vectors of x a thread, which stay in its registers.
+template <typename T, int kHeld>
+__device__ __noinline__ void prepare_held(StepShared& b, const StepStage& stage, const T* x,
+                                          int index) {
+  const int tid = static_cast<int>(threadIdx.x), vectors = stage.columns / 8;
   const T* norm = static_cast<const T*>(stage.norm);
   const StepOperand<T> operand(b.x_area, stage.columns);
-  uint4 first_norm = make_uint4(0, 0, 0, 0);
-  if (norm != nullptr && tid < vectors) first_norm = load_vector(norm + tid * 8);  // of no stage
+  uint4 value[kHeld], weight[kHeld];
+#pragma unroll
+  for (int i = 0; i < kHeld; ++i) {
+    const int v = tid + i * kStepConsumers;
+    weight[i] = norm != nullptr && v < vectors ? load_vector(norm + v * 8) : make_uint4(0, 0, 0, 0);
+  }
   if (index >= 0) {
     await_stage(b, index);
     stamp(b, index, 1);
   }
-#pragma unroll 1
-  for (int v = tid; v < vectors; v += kStepConsumers) {  // past L1, which is not coherent
-    cp_async_16(operand.values + v * 8, x + v * 8, true);
+#pragma unroll
+  for (int i = 0; i < kHeld; ++i) {
+    const int v = tid + i * kStepConsumers;
+    value[i] = v < vectors ? load_written(x + v * 8) : make_uint4(0, 0, 0, 0);
   }
-  cp_async_commit();
-  cp_async_wait<0>();
+  float largest = 0.0f;
   if (norm != nullptr) {
-    T* normed = b.block == stage.rotation ? static_cast<T*>(stage.normed) : nullptr;
     float squares = 0.0f;
-#pragma unroll 1
-    for (int v = tid; v < vectors; v += kStepConsumers) {
-      squares += sum_of_squares<T>(load_vector(operand.values + v * 8));
+    std::uint32_t most = 0;
+#pragma unroll
+    for (int i = 0; i < kHeld; ++i) {
+      squares += sum_of_squares<T>(value[i]);
+      if (stage.int8_weight) most = max(most, largest_product<T>(value[i], weight[i]));
     }
-    squares = consumers_sum(squares, b.reduce, warp, lane);
-    const float scale = 1.0f / sqrtf(squares / static_cast<float>(stage.columns) + stage.eps);
-#pragma unroll 1
-    for (int v = tid; v < vectors; v += kStepConsumers) {
-      const uint4 weight = v == tid ? first_norm : load_vector(norm + v * 8);
-      const uint4 value = normalise_vector<T>(load_vector(operand.values + v * 8), weight, scale);
-      store_vector(operand.values + v * 8, value);
-      if (normed != nullptr) store_vector(normed + v * 8, value);
+    const OperandTotals totals = consumers_totals(b, squares, most);
+    const float scale =
+        1.0f / sqrtf(totals.squares / static_cast<float>(stage.columns) + stage.eps);
+    // Two roundings to T may add as much.
+    largest = __uint_as_float(totals.largest) * scale * 1.01f;
+    T* normed = b.block == stage.rotation ? static_cast<T*>(stage.normed) : nullptr;
+#pragma unroll
+    for (int i = 0; i < kHeld; ++i) {
+      const int v = tid + i * kStepConsumers;
+      value[i] = normalise_vector<T>(value[i], weight[i], scale);
+      if (normed != nullptr && v < vectors) store_vector(normed + v * 8, value[i]);
     }
+  } else if (stage.int8_weight) {
+    std::uint32_t pair = 0;
+#pragma unroll
+    for (int i = 0; i < kHeld; ++i) pair = __vmaxu2(pair, largest_pair(value[i]));
+    pair = max(pair & 0xffff, pair >> 16);
+    largest = larger_of<T>(consumers_totals(b, 0.0f, pair).largest);
   }
-  if (stage.int8_weight) {
-    float largest = 0.0f;
-#pragma unroll 1
-    for (int v = tid; v < vectors; v += kStepConsumers) {
-      largest = fmaxf(largest, largest_of<T>(load_vector(operand.values + v * 8)));
-    }
-    largest = consumers_max(largest, b.reduce_max, warp, lane);
-    const DigitScale digit_scale(largest);
-    if (tid == 0) {
-      b.unit = isinf(largest) ? CUDART_NAN_F : largest == 0.0f ? 0.0f : 1.0f / digit_scale.second;
-      b.tiny = 1.0f / digit_scale.first;
-    }
-#pragma unroll 1
-    for (int v = tid; v < vectors; v += kStepConsumers) {
-      store_digits<T>(operand.digits, operand.plane, v * 8, load_vector(operand.values + v * 8),
-                      digit_scale);
+  const bool wants_values = !stage.int8_weight || stage.kind == StepKind::kMoeUp;
+  const DigitScale digit_scale(largest);
+  if (tid == 0) {
+    b.unit = digit_scale.unit;
+    b.tiny = digit_scale.tiny;
+  }
+#pragma unroll
+  for (int i = 0; i < kHeld; ++i) {
+    const int v = tid + i * kStepConsumers;
+    if (v >= vectors) break;
+    if (wants_values) store_vector(operand.values + v * 8, value[i]);
+    if (stage.int8_weight) {
+      store_digits<T>(operand.digits, operand.plane, v * 8, value[i], digit_scale);
     }
   }
   consumers_sync();  // x is complete
+}
+
+// Waits for the stage before `index` (not at all where it is negative) and brings x, (K), into
+// shared memory. Every thread that computes calls; x is there after the last barrier here. A thread
+// handles the same vectors of x throughout; code for many would push the products of a step whose x
+// is short out of the instruction cache.
+template <typename T>
+__device__ void prepare_operand(StepShared& b, const StepStage& stage, const T* x, int index) {
+  if (stage.columns <= kStepConsumers * 8) return prepare_held<T, 1>(b, stage, x, index);
+  if (stage.columns <= kStepConsumers * 32) return prepare_held<T, 4>(b, stage, x, index);
+  prepare_held<T, kStepHeldVectors>(b, stage, x, index);
 }
 
 }  // namespace engine::cuda

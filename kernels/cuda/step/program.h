@@ -82,6 +82,9 @@ inline constexpr int kStepRows = 16;
 inline constexpr int kStepWarps = 16;
 inline constexpr int kStepFillers = 4;
 inline constexpr int kStepConsumers = kStepWarps * 32;
+// Vectors of eight elements of x that a thread holds at the most; so x has at most kStepMaxColumns.
+inline constexpr int kStepHeldVectors = 8;
+inline constexpr int kStepMaxColumns = kStepHeldVectors * 8 * kStepConsumers;
 inline constexpr int kStepThreads = kStepConsumers + kStepFillers * 32;
 // Bytes of a row in one slot of the ring: 64 a warp.
 inline constexpr int kStepChunk = kStepWarps * 64;
@@ -102,7 +105,7 @@ inline constexpr int kStepMaxStages = 1024;
 inline constexpr int kStepMaxOpenTiles = 16;
 // Query heads that share one pass over keys and values.
 inline constexpr int kStepHeadTile = 4;
-inline constexpr int kStepMaxHeadSize = 256;
+inline constexpr int kStepMaxHeadSize = kStepChunk / 4 / 2;  // four keys are a row of a slot
 // Units of attention (groups of query heads) whose splits are counted.
 inline constexpr int kStepMaxUnits = 1024;
 
@@ -117,20 +120,11 @@ ENGINE_STEP_FUNCTION inline int step_first_tile(int block, int blocks, int rotat
   return first < 0 ? first + blocks : first;
 }
 
-// Lanes that share a key, eight elements a lane: a power of two.
-ENGINE_STEP_FUNCTION inline int step_key_lanes(int head_size) {
-  int lanes = 1;
-  while (lanes * 8 < head_size) lanes *= 2;
-  return lanes;
-}
+// Keys, or values, that a slot of the ring holds: four to each of its rows.
+inline constexpr int kStepSlotKeys = 4 * kStepRows;
 
-// Keys that a slot of the ring holds: two passes of all warps at the most.
-ENGINE_STEP_FUNCTION inline int step_slot_keys(int head_size) {
-  const int room = kStepSlotBytes / (head_size * 2) / 8 * 8;
-  const int passes = 2 * kStepWarps * (32 / step_key_lanes(head_size));
-  const int keys = room < passes ? room : passes;
-  return keys < 64 ? keys : 64;
-}
+// Floats of what a warp, or a split, leaves of one head: sums (Dh), maximum, total, two of padding.
+ENGINE_STEP_FUNCTION inline int step_record_floats(int head_size) { return head_size + 4; }
 
 // How attention over `keys` keys is shared out: items (unit, split), a unit being query heads of
 // one key/value head. It depends on the number of keys, not on the bound of a recorded step.
@@ -141,9 +135,8 @@ struct StepSplit {
   int keys;       // of a split, but for the last
 };
 
-ENGINE_STEP_FUNCTION inline StepSplit step_split(int keys, int heads, int kv_heads, int head_size,
-                                                 int blocks) {
-  const int group = heads / kv_heads, slot = step_slot_keys(head_size);
+ENGINE_STEP_FUNCTION inline StepSplit step_split(int keys, int heads, int kv_heads, int blocks) {
+  const int group = heads / kv_heads, slot = kStepSlotKeys;
   StepSplit split{};
   // A short cache is read anew by every query head (from L2), so that more blocks work at once.
   split.head_tile = group == 1 || keys <= 512 ? 1 : kStepHeadTile;

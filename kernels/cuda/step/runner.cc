@@ -25,11 +25,11 @@ StepMemory::~StepMemory() {
 StepRunner::StepRunner(CudaContext& context)
     : context_(context),
       control_(context, sizeof(StepControl), "reserving the signals of decode steps"),
-      partials_(
-          context,
-          static_cast<std::size_t>(context.arch().sms * kStepHeadTile * (kStepMaxHeadSize + 2)) *
-              sizeof(float),
-          "reserving the partial sums of attention") {
+      partials_(context,
+                static_cast<std::size_t>(context.arch().sms * kStepHeadTile *
+                                         step_record_floats(kStepMaxHeadSize)) *
+                    sizeof(float),
+                "reserving the partial sums of attention") {
   if (const char* file = std::getenv("ENGINE_STEP_TIMELINE"); file != nullptr && *file != '\0') {
     timeline_ = std::make_unique<StepTimeline>(context, file);
   }

@@ -11,7 +11,7 @@ namespace {
 // What a graph issues: a program of the step kernel, or, where there is none, one call.
 struct Part {
   StepProgram program;
-  const StepStage* stages = nullptr;  // of the program, on the device
+  const StepRunner::Loaded* loaded = nullptr;  // the program, on the device
   const RecordedCall* call = nullptr;
 };
 
@@ -37,7 +37,7 @@ CudaPlan::CudaPlan(CudaContext& context, CudaOps& ops, const std::vector<Recorde
   for (Part& part : parts) {
     if (part.call != nullptr) continue;
     programs_.push_back(ops.steps().load(part.program));
-    part.stages = static_cast<const StepStage*>(programs_.back()->data);
+    part.loaded = programs_.back().get();
   }
   // Relaxed: first launches load modules, which the stricter modes forbid.
   check_cuda(cudaStreamBeginCapture(context_.stream(), cudaStreamCaptureModeRelaxed),
@@ -48,7 +48,7 @@ CudaPlan::CudaPlan(CudaContext& context, CudaOps& ops, const std::vector<Recorde
       if (part.call != nullptr) {
         run_call(ops, part.call->call, part.call->scratch);
       } else {
-        ops.steps().launch(part.program, part.stages);
+        ops.steps().launch(part.program, part.loaded);
       }
     }
   } catch (...) {

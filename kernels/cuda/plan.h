@@ -24,7 +24,7 @@ class CudaPlan final : public Plan {
 
  private:
   CudaContext& context_;
-  std::vector<std::unique_ptr<StepMemory>> programs_;  // on the device
+  std::vector<std::unique_ptr<StepRunner::Loaded>> programs_;  // on the device
   cudaGraphExec_t graph_ = nullptr;
 };
 

@@ -14,7 +14,7 @@
 #pragma once
 
 #include "kernels/cuda/device/mma.cuh"
-#include "kernels/cuda/step/block.cuh"
+#include "kernels/cuda/step/exchange.cuh"
 
 namespace engine::cuda {
 
@@ -51,24 +51,36 @@ struct AttentionState {
   static constexpr int kChunks = kBlocks / 2;  // of 8 elements, a lane
   int g, t;                                    // the lane: lane / 4 and lane % 4
   int row_bytes;                               // of a key
-  uint4 q[kBlocks];  // B operands of the scores: column 2 h is head h, the others are empty
+  bool has_query;  // column 2 h of the scores' B is head h; the other columns are empty
   float greatest = -INFINITY, total = 0.0f;  // of head t, in units of log 2; of this lane's keys
   // Head t, elements 8 (g + 8 c) + j (the sum of the first two) and + j + 4 (of the last two).
   float sum[kChunks][4][4] = {};
 };
 
-template <typename T, int kBlocks>
-__device__ void load_queries(AttentionState<T, kBlocks>& s, const StepStage& stage,
-                             const AttentionItem& item) {
-  const bool has_head = s.g % 2 == 0 && s.g / 2 < item.heads;
-  const T* q = static_cast<const T*>(stage.x) + (item.head + s.g / 2) * stage.q_head;
-#pragma unroll
-  for (int j = 0; j < kBlocks; ++j) {
-    const int within = j * 64 + s.t * 16;
-    s.q[j] = has_head && within < s.row_bytes
-                 ? load_written(reinterpret_cast<const char*>(q) + within)
-                 : make_uint4(0, 0, 0, 0);
+// Brings q of the item into b.queries, and this step's own key and value, which belong to the item
+// that ends with them, into b.own. Each as soon as it is there; a thread brings eight elements of
+// one of them.
+template <typename T>
+__device__ void fetch_queries(StepShared& b, const StepStage& stage, const AttentionItem& item) {
+  constexpr int kVectors = kStepMaxHeadSize / 8;
+  const int row = static_cast<int>(threadIdx.x) / kVectors;
+  const int element = static_cast<int>(threadIdx.x) % kVectors * 8;
+  const bool is_query = row < item.heads, is_value = row == item.heads + 1;
+  const int rows = item.heads + (item.end > item.position ? 2 : 0);
+  if (row >= rows || element >= stage.head_size) return;
+  uint4 raw;
+  if (stage.x_exchange >= 0) {
+    const int head =
+        is_query ? item.head + row : stage.heads + item.kv + (is_value ? stage.kv_heads : 0);
+    raw = await_vector(b, stage.x_exchange + head * stage.head_size + element);
+  } else if (is_query) {
+    raw = load_vector(static_cast<const T*>(stage.x) + (item.head + row) * stage.q_head + element);
+  } else {
+    const T* cache = static_cast<const T*>(is_value ? stage.v : stage.k) +
+                     item.kv * (is_value ? stage.v_head : stage.k_head);
+    raw = load_vector(cache + static_cast<std::int64_t>(item.position) * stage.head_size + element);
   }
+  store_vector((is_query ? b.queries[row] : b.own[is_value ? 1 : 0]) + element * 2, raw);
 }
 
 // The first of the two keys, of 16, whose scores a lane has; the other is the next. The order makes
@@ -78,23 +90,26 @@ __device__ inline int lane_key(int g) { return g % 4 * 4 + g / 4 * 2; }
 // Scores, in units of log 2, of 16 keys at shared address `rows`, four to a row of the ring's slot:
 // of head t and the keys lane_key and lane_key + 1; −∞ where these are not below `keys`.
 template <typename T, int kBlocks>
-__device__ float2 scores_of(const AttentionState<T, kBlocks>& s, std::uint32_t rows, int keys,
-                            float scale) {
+__device__ float2 scores_of(const AttentionState<T, kBlocks>& s, std::uint32_t queries,
+                            std::uint32_t rows, int keys, float scale) {
   const std::uint32_t first =
       rows +
       static_cast<std::uint32_t>(s.g % 4 * kStepPitch + s.g / 4 * 2 * s.row_bytes + s.t * 16);
   const std::uint32_t second = first + static_cast<std::uint32_t>(s.row_bytes);
+  const std::uint32_t query =
+      queries + static_cast<std::uint32_t>(s.g / 2 * 2 * kStepMaxHeadSize + s.t * 16);
   const bool has_first = lane_key(s.g) < keys, has_second = lane_key(s.g) + 1 < keys;
   float low[4] = {}, high[4] = {};
 #pragma unroll
   for (unsigned j = 0; j < kBlocks; ++j) {
-    uint4 upper = make_uint4(0, 0, 0, 0), lower = upper;
+    uint4 upper = make_uint4(0, 0, 0, 0), lower = upper, q = upper;
     if (static_cast<int>(j) * 64 + s.t * 16 < s.row_bytes) {
+      if (s.has_query) q = load_shared(query + j * 64);
       if (has_first) upper = load_shared(first + j * 64);
       if (has_second) lower = load_shared(second + j * 64);
     }
-    mma_16816<T>(low, {upper.x, lower.x, upper.y, lower.y}, s.q[j].x, s.q[j].y);
-    mma_16816<T>(high, {upper.z, lower.z, upper.w, lower.w}, s.q[j].z, s.q[j].w);
+    mma_16816<T>(low, {upper.x, lower.x, upper.y, lower.y}, q.x, q.y);
+    mma_16816<T>(high, {upper.z, lower.z, upper.w, lower.w}, q.z, q.w);
   }
   return make_float2(has_first ? (low[0] + high[0]) * scale : -INFINITY,
                      has_second ? (low[2] + high[2]) * scale : -INFINITY);
@@ -163,56 +178,47 @@ __device__ void add_values(AttentionState<T, kBlocks>& s, std::uint32_t rows, in
   }
 }
 
-// A warp asks for the key of this step's own position and its value, which another block may have
-// written: into b.own, as the first of 16 keys.
-template <typename T>
-__device__ void fetch_own(StepShared& b, const StepStage& stage, const AttentionItem& item,
-                          int lane) {
-  const int element = lane % 16 * 8;
-  if (element < stage.head_size) {
-    const T* cache = static_cast<const T*>(lane < 16 ? stage.k : stage.v) +
-                     item.kv * (lane < 16 ? stage.k_head : stage.v_head);
-    cp_async_16(b.own[lane / 16] + element * 2,
-                cache + static_cast<std::int64_t>(item.position) * stage.head_size + element, true);
-  }
-  cp_async_commit();
+// Takes 16 keys, of which the first `keys` exist, and their values, from the slot of the ring and
+// the next (`skip` bytes in), or this step's own from b.own.
+template <typename T, int kBlocks>
+__device__ void attend_chunk(StepConsumer& c, const StepShared& b, AttentionState<T, kBlocks>& s,
+                             bool own, std::uint32_t skip, int keys, float scale) {
+  if (!own) c.wait_slot();
+  const float2 score =
+      scores_of(s, shared_address(b.queries), own ? shared_address(b.own[0]) : c.ring.slot() + skip,
+                keys, scale);
+  if (!own) c.release_slot();
+  const WeightColumns weights = take_scores(s, score);
+  if (!own) c.wait_slot();
+  add_values(s, own ? shared_address(b.own[1]) : c.ring.slot() + skip, keys, weights);
+  if (!own) c.release_slot();
 }
 
 // All keys of an item that are this warp's: of every slot a quarter of the warps has 16 keys each,
-// the next quarter those of the next slot, and so on; this step's own key comes last.
+// the next quarter those of the next slot, and so on. This step's own key is first, and that of the
+// warp which would be next.
 template <typename T, int kBlocks>
 __device__ void attend_keys(StepConsumer& c, StepShared& b, AttentionState<T, kBlocks>& s,
                             const StepStage& stage, const AttentionItem& item) {
-  constexpr int kChunksOfSlot = kStepSlotKeys / 16;
-  const int streamed = max(0, min(item.end, item.position) - item.begin);
-  const int slots = (streamed + kStepSlotKeys - 1) / kStepSlotKeys;
-  const bool has_own = item.end > item.position;
+  constexpr int kChunks = kStepSlotKeys / 16;
+  int left = max(0, min(item.end, item.position) - item.begin);  // keys of slots to come
+  const int slots = (left + kStepSlotKeys - 1) / kStepSlotKeys;
   const float scale = stage.scale * kStepLog2e;
-  if (has_own && c.warp == slots * kChunksOfSlot % kStepWarps) {
-    fetch_own<T>(b, stage, item, c.lane);
-  }
-  for (int slot = 0; slot < slots + (has_own ? 1 : 0); ++slot) {
-    const bool own = slot == slots;
-    const int chunk = c.warp - slot * kChunksOfSlot % kStepWarps;
-    const int keys = (own ? 1 : min(kStepSlotKeys, streamed - slot * kStepSlotKeys)) - chunk * 16;
-    if (chunk < 0 || chunk >= kChunksOfSlot || keys <= 0) {
-      if (!own) c.pass_slots(2);
-      continue;
-    }
-    const auto skip = static_cast<std::uint32_t>(chunk * 4 * kStepPitch);
-    if (own) {
-      cp_async_wait<0>();
-      __syncwarp();
+  const bool own = item.end > item.position && c.warp == slots * kChunks % kStepWarps;
+  int turn = own ? -1 : 0;  // the quarter of the warps whose slot is next
+  if (own) left += kStepSlotKeys;
+#pragma unroll 1
+  for (; left > 0; left -= kStepSlotKeys) {
+    const bool mine = turn < 0 || c.warp / kChunks == turn;
+    const int chunk = turn < 0 ? 0 : c.warp % kChunks;
+    const int keys = turn < 0 ? 1 : min(kStepSlotKeys, left) - chunk * 16;
+    if (mine && keys > 0) {
+      attend_chunk(c, b, s, turn < 0, static_cast<std::uint32_t>(chunk * 4 * kStepPitch), keys,
+                   scale);
     } else {
-      c.wait_slot();
+      c.pass_slots(2);
     }
-    const float2 score =
-        scores_of(s, own ? shared_address(b.own[0]) : c.ring.slot() + skip, keys, scale);
-    if (!own) c.release_slot();
-    const WeightColumns weights = take_scores(s, score);
-    if (!own) c.wait_slot();
-    add_values(s, own ? shared_address(b.own[1]) : c.ring.slot() + skip, keys, weights);
-    if (!own) c.release_slot();
+    turn = turn + 1 == kStepWarps / kChunks ? 0 : turn + 1;
   }
 }
 
@@ -224,9 +230,11 @@ __device__ inline float* split_record(const StepShared& b, const AttentionItem& 
 }
 
 template <typename T>
-__device__ void store_attended(const StepStage& stage, int head, int d, float sum, float total) {
-  static_cast<T*>(stage.out)[head * stage.out_head + d] =
-      from_f32<T>(total > 0.0f || isnan(total) ? __fdividef(sum, total) : 0.0f);
+__device__ void store_attended(const StepShared& b, const StepStage& stage, int head, int d,
+                               float sum, float total) {
+  publish(b, stage, head * stage.head_size + d,
+          static_cast<T*>(stage.out) + head * stage.out_head + d,
+          from_f32<T>(total > 0.0f || isnan(total) ? __fdividef(sum, total) : 0.0f));
 }
 
 // A warp's records of the item's heads, the same in shared memory: at index head · kStepWarps +
@@ -285,7 +293,7 @@ __device__ void merge_warps(StepShared& b, const StepStage& stage, const Attenti
     }
     if (d >= head_size) continue;
     if (item.splits == 1) {
-      store_attended<T>(stage, item.head + h, d, sum, total);
+      store_attended<T>(b, stage, item.head + h, d, sum, total);
     } else {
       float* to = split_record(b, item, h, item.split, head_size);
       to[d] = sum;
@@ -297,14 +305,15 @@ __device__ void merge_warps(StepShared& b, const StepStage& stage, const Attenti
 // Joins the splits of a unit, if this block is the last to arrive with one. Every thread that
 // computes calls.
 template <typename T>
-__device__ __noinline__ void join_splits(StepShared& b, const StepStage& stage,
-                                         const AttentionItem& item) {
+__device__ __noinline__ void join_splits() {
+  StepShared& b = step_shared();
+  const StepStage& stage = present_stage(b);
+  const AttentionItem& item = b.item;
   const int tid = static_cast<int>(threadIdx.x), head_size = stage.head_size;
   consumers_sync();  // this split's records are written
   if (tid == 0) {
-    std::uint32_t* done = b.control->units + item.unit;
-    b.last = signal_exchange_add(done, 1) + 1 == static_cast<std::uint32_t>(item.splits);
-    if (b.last) *done = 0;
+    const auto last = static_cast<std::uint32_t>(item.splits - 1);
+    b.last = signal_exchange_increment(b.control->units + item.unit, last) == last;
   }
   consumers_sync();
   if (!b.last) return;
@@ -326,58 +335,59 @@ __device__ __noinline__ void join_splits(StepShared& b, const StepStage& stage,
       total = fmaf(__ldcg(record + head_size + 1), weight, total);
       sum = fmaf(__ldcg(record + d), weight, sum);
     }
-    store_attended<T>(stage, item.head + h, d, sum, total);
+    store_attended<T>(b, stage, item.head + h, d, sum, total);
   }
 }
 
-// The item b.item. Takes and returns the state of the warp.
+// The item b.item.
 template <typename T, int kBlocks>
-__device__ __noinline__ unsigned run_attention_item(unsigned state, StepShared& b,
-                                                    const StepStage& stage) {
-  StepConsumer c(b, state);
+__device__ __noinline__ void run_attention_item() {
+  StepShared& b = step_shared();
+  const StepStage& stage = present_stage(b);
   const AttentionItem& item = b.item;
+  fetch_queries<T>(b, stage, item);
+  consumers_sync();  // they are there
+  stamp(b, 1);
+  StepConsumer c(b);
   AttentionState<T, kBlocks> s;
   s.g = c.lane / 4;
   s.t = c.lane % 4;
   s.row_bytes = stage.head_size * static_cast<int>(sizeof(T));
-  load_queries(s, stage, item);
+  s.has_query = s.g % 2 == 0 && s.g / 2 < item.heads;
   attend_keys(c, b, s, stage, item);
   const std::uint32_t records = shared_address(b.x_area);
   leave_records(s, records, item.heads, stage.head_size, c.warp);
+  c.leave(b);
   consumers_sync();  // every warp's records are there
   merge_warps<T>(b, stage, item, records, c.warp, c.lane);
-  if (item.splits > 1) join_splits<T>(b, stage, item);
-  consumers_sync();  // what was merged is written, `last` and the records are read
-  if (threadIdx.x == 0 && (item.splits == 1 || b.last != 0)) {
-    b.done += static_cast<std::uint32_t>(item.heads);
-  }
-  return c.state();
+  if (item.splits > 1) join_splits<T>();
 }
 
-// All items of this block. What they are is known before the stage's dependency is met.
+// By one thread: item `i` of the stage into b.item.
+__device__ inline __noinline__ void plan_item(int i) {
+  StepShared& b = step_shared();
+  const StepStage& stage = present_stage(b);
+  const int position = step_position(stage), first = first_key_of(stage, position);
+  const StepSplit split = step_split(position + 1 - first, stage.heads, stage.kv_heads, b.blocks);
+  b.item = attention_item(stage, split, first, position, i);
+}
+
+// All items of this block. What they are is known before q is.
 template <typename T>
-__device__ unsigned run_attention(unsigned state, StepShared& b, const StepStage& stage,
-                                  int index) {
-  int i = step_first_tile(b.block, b.blocks, stage.rotation);
-  const auto plan_item = [&] {  // by one thread
-    const int position = step_position(stage), first = first_key_of(stage, position);
-    const StepSplit split = step_split(position + 1 - first, stage.heads, stage.kv_heads, b.blocks);
-    b.item = attention_item(stage, split, first, position, i);
-  };
-  if (threadIdx.x == 0) plan_item();
-  await_stage(b, index);
-  stamp(b, index, 1);
-  int left = b.item.left;
-  while (left >= 0) {
-    state = stage.head_size <= 64 ? run_attention_item<T, 2>(state, b, stage)
-                                  : run_attention_item<T, 4>(state, b, stage);
-    left -= b.blocks;
-    if (left < 0) break;
-    i += b.blocks;
-    if (threadIdx.x == 0) plan_item();
-    consumers_sync();
+__device__ void run_attention(StepShared& b, const StepStage& stage) {
+  for (int i = step_first_tile(b.block, b.blocks, stage.rotation);; i += b.blocks) {
+    if (threadIdx.x == 0) plan_item(i);
+    consumers_sync();  // the item is there, and nobody reads the records of the one before
+    const int left = b.item.left;
+    if (left < 0) return;
+    if (stage.head_size <= 64) {
+      run_attention_item<T, 2>();
+    } else {
+      run_attention_item<T, 4>();
+    }
+    if (left < b.blocks) return;
+    consumers_sync();  // nobody reads the item
   }
-  return state;
 }
 
 }  // namespace engine::cuda

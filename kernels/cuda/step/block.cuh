@@ -1,5 +1,5 @@
 // What the warps of a block of the step kernel share: the ring of slots that some fill and the
-// others read, the partial sums of tiles, and the stages' signals.
+// others read, the partial sums of tiles, and the stages.
 #pragma once
 
 #include "kernels/cuda/device/bulk.cuh"
@@ -21,6 +21,13 @@ struct AttentionItem {
   int left;      // items behind this one; negative: there is no such item
 };
 
+// Where a warp that computes is: the stage, and the state of its StepConsumer. It outlives calls of
+// functions here, and not in a register that they need or in local memory.
+struct StepPlace {
+  int index;
+  unsigned state;
+};
+
 // It lies in shared memory whole: what a thread kept of it in local memory would fall out of the
 // little L1 that the ring leaves.
 struct alignas(128) StepShared {
@@ -28,8 +35,8 @@ struct alignas(128) StepShared {
   StepControl* control;
   float* partials;
   long long* timeline;
-  std::uint32_t* signals;  // this launch's bank
-  char *slots, *x_area;    // the ring's memory, and that of x
+  std::uint16_t* exchange;  // this launch's bank
+  char *slots, *x_area;     // the ring's memory, and that of x
   int count, slot_count, block, blocks;
   Mbarrier full[kStepMaxSlots], empty[kStepMaxSlots];
   Mbarrier summed[kStepPartials], taken[kStepPartials];
@@ -42,15 +49,27 @@ struct alignas(128) StepShared {
   alignas(16) std::uint32_t reduce_max[kStepWarps];
   float unit, tiny;  // x = unit · tiny · (d₂ · 65536 + d₁ · 256 + d₀), with int8 weights
   std::uint32_t parity, last;
-  std::uint32_t awaited;  // arrivals that complete the stage before this one
-  std::uint32_t done;     // arrivals that this block owes it
   float logits[kStepMaxExperts];
   std::int32_t chosen[kStepMaxTopK];
   float share[kStepMaxTopK];
-  float open[kStepMaxOpenTiles][kStepRows];       // kMoeDown: sums over the experts so far
-  AttentionItem item;                             // of this block
+  float open[kStepMaxOpenTiles][kStepRows];  // kMoeDown: sums over the experts so far
+  AttentionItem item;                        // of this block
+  StepPlace places[kStepWarps];
+  alignas(16) char queries[kStepHeadTile][2 * kStepMaxHeadSize];  // q of the item
   alignas(16) char own[2][2 * kStepMaxHeadSize];  // key and value of this step's own position
 };
+
+// The dynamic shared memory of the block starts with it. (A reference handed to a function that is
+// not inlined would be one to memory of any kind.)
+__device__ inline StepShared& step_shared() {
+  extern __shared__ __align__(128) char step_memory[];
+  return *reinterpret_cast<StepShared*>(step_memory);
+}
+// That of the calling warp, one of those that compute.
+__device__ inline StepPlace& step_place(StepShared& b) { return b.places[threadIdx.x / 32]; }
+__device__ inline const StepStage& present_stage(StepShared& b) {
+  return b.stage[step_place(b).index % 2];
+}
 
 // A walk over the slots of the ring: the same sequence in the warps that fill and in those that
 // read. Shared addresses.
@@ -81,23 +100,28 @@ struct StepRing {
   }
 };
 
-// A warp that computes. What it carries from stage to stage fits a register.
+// A warp that computes, for the time of a function: it takes up its state and leaves it behind.
 struct StepConsumer {
   StepRing ring;
   int warp, lane;
   int tiles;  // multiplied so far, over all stages, modulo kStepWarps
 
-  __device__ StepConsumer(const StepShared& b, unsigned state)
+  __device__ explicit StepConsumer(StepShared& b)
       : ring(b),
         warp(static_cast<int>(threadIdx.x) / 32),
-        lane(static_cast<int>(threadIdx.x) % 32),
-        tiles(static_cast<int>(state >> 16)) {
+        lane(static_cast<int>(threadIdx.x) % 32) {
+    const unsigned state = step_place(b).state;
+    tiles = static_cast<int>(state >> 16);
     ring.at = static_cast<int>(state & 0xff);
     ring.phase = state >> 8 & 1;
   }
-  __device__ unsigned state() const {
-    return static_cast<unsigned>(ring.at) | ring.phase << 8 |
-           static_cast<unsigned>(tiles % kStepWarps) << 16;
+  __device__ void leave(StepShared& b) const {
+    __syncwarp();  // every lane has taken it up
+    if (lane == 0) {
+      step_place(b).state = static_cast<unsigned>(ring.at) | ring.phase << 8 |
+                            static_cast<unsigned>(tiles % kStepWarps) << 16;
+    }
+    __syncwarp();
   }
   __device__ void wait_slot() const { mbarrier_wait(ring.slot_full(), ring.phase); }
   __device__ void release_slot() {
@@ -130,33 +154,11 @@ __device__ inline void copy_stage(StepStage* to, const StepStage* from, int lane
 }
 
 // A reading for the time line, where one is wanted.
-__device__ inline void stamp(const StepShared& b, int index, int which) {
+__device__ inline void stamp(StepShared& b, int which) {
   if (b.timeline != nullptr && threadIdx.x == 0) {
-    b.timeline[(static_cast<std::int64_t>(index) * b.blocks + b.block) * kStepStamps + which] =
-        clock64();
+    const std::int64_t row = step_place(b).index;
+    b.timeline[(row * b.blocks + b.block) * kStepStamps + which] = clock64();
   }
-}
-
-// Announces what this block has done of the stage before `index`, which all its warps have
-// finished: once, since a thread that announces has to wait until the writes are out.
-__device__ inline void announce_stage(StepShared& b, int index) {
-  if (index > 0 && threadIdx.x == 0 && b.done > 0) signal_add(b.signals + index - 1, b.done);
-}
-
-// Waits until the stage before `index` is complete, and what its blocks wrote visible. Every thread
-// that computes calls.
-__device__ inline void await_stage(const StepShared& b, int index) {
-  if (index > 0 && threadIdx.x == 0) {
-    const std::uint32_t arrivals = b.awaited;
-    while (signal_read(b.signals + index - 1) != arrivals) {
-    }
-  }
-  consumers_sync();
-}
-
-// 16 bytes that another block may have written in this launch: past L1, which is not coherent.
-__device__ inline uint4 load_written(const void* address) {
-  return __ldcg(static_cast<const uint4*>(address));
 }
 
 // The row of the weight that is row `r` of tile `tile`; at or past stage.rows (or of pairs past

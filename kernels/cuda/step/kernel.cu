@@ -20,72 +20,62 @@ namespace engine::cuda {
 namespace {
 
 template <typename T>
-__device__ void run_embed(const StepStage& stage) {
+__device__ void run_embed(const StepShared& b, const StepStage& stage) {
   const int id = stage.ids[0];
   const bool known = id >= 0 && id < stage.rows;
   const T* row = static_cast<const T*>(stage.weight) +
                  static_cast<std::int64_t>(known ? id : 0) * stage.columns;
   for (int d = static_cast<int>(threadIdx.x); d < stage.columns; d += kStepConsumers) {
-    static_cast<T*>(stage.out)[d] = known ? row[d] : from_f32<T>(nanf(""));
+    publish(b, stage, d, static_cast<T*>(stage.out) + d, known ? row[d] : from_f32<T>(nanf("")));
   }
 }
 
-// Takes and returns the state of the warp. Every thread that computes calls.
+// Every thread that computes calls.
 template <typename T>
-__device__ unsigned run_stage(unsigned state, StepShared& b, const StepStage& stage, int index) {
-  const T* x = static_cast<const T*>(stage.x);
+__device__ void run_stage(StepShared& b, const StepStage& stage) {
   switch (stage.kind) {
     case StepKind::kEmbed:
+      return run_embed<T>(b, stage);
     case StepKind::kNorm:
-      if (stage.kind == StepKind::kEmbed) {
-        await_stage(b, index);
-        run_embed<T>(stage);
-      } else {
-        prepare_operand<T>(b, stage, x, index);
-      }
-      return state;
+      return prepare_operand<T>(stage, 0);
     case StepKind::kAttention:
-      return run_attention<T>(state, b, stage, index);
+      return run_attention<T>(b, stage);
     case StepKind::kProduct:
-    case StepKind::kMoeUp: {
-      const bool mixture = stage.kind == StepKind::kMoeUp;
-      prepare_operand<T>(b, stage, x, index);
-      stamp(b, index, 2);
-      if (mixture) state = run_router<T>(state, b, stage);
-      return stage.int8_weight ? run_product<T, int>(state, b, stage)
-                               : run_product<T, float>(state, b, stage);
-    }
+    case StepKind::kMoeUp:
+      prepare_operand<T>(stage, 0);
+      stamp(b, 2);
+      if (stage.kind == StepKind::kMoeUp) run_router<T>();
+      return stage.int8_weight ? run_product<T, int>() : run_product<T, float>();
     case StepKind::kMoeDown:
-      return stage.int8_weight ? run_moe_down<T, int>(state, b, stage, index)
-                               : run_moe_down<T, float>(state, b, stage, index);
+      return stage.int8_weight ? run_moe_down<T, int>() : run_moe_down<T, float>();
   }
-  return state;
 }
 
 template <typename T>
 __device__ void run_stages(StepShared& b) {
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
-  unsigned state = 0;
-  for (int i = 0; i < b.count; ++i) {
+  StepPlace& place = step_place(b);
+  if (lane == 0) place = {0, 0};
+  for (;;) {
     consumers_sync();  // this stage is there, and nobody reads the one before
-    const StepStage& stage = b.stage[i % 2];
-    if (warp == 1) {
-      if (i + 1 < b.count) copy_stage(&b.stage[(i + 1) % 2], b.stages + i + 1, lane);
+    const int next = place.index + 1;
+    if (next > b.count) return;
+    const StepStage& stage = present_stage(b);
+    if (warp == 1 && next < b.count) copy_stage(&b.stage[next % 2], b.stages + next, lane);
+    stamp(b, 0);
+    if (step_first_tile(b.block, b.blocks, stage.rotation) < stage.tiles ||
+        stage.kind == StepKind::kAttention || stage.kind == StepKind::kMoeUp) {
+      run_stage<T>(b, stage);
     }
-    stamp(b, i, 0);
-    announce_stage(b, i);
-    const int own = own_tiles(b, stage);
-    if (threadIdx.x == 0) b.done = static_cast<std::uint32_t>(own);
-    if (own > 0 || stage.kind == StepKind::kAttention || stage.kind == StepKind::kMoeUp) {
-      state = run_stage<T>(state, b, stage, i);
-    }
-    stamp(b, i, 3);
-    if (threadIdx.x == 0) b.awaited = static_cast<std::uint32_t>(stage.arrivals);
+    stamp(b, 3);
+    __syncwarp();
+    if (lane == 0) ++place.index;
   }
 }
 
 // By one thread.
-[[maybe_unused]] __device__ void begin_block(StepShared& b, const StepLaunch& launch, char* ring) {
+[[maybe_unused]] __device__ void begin_block(StepShared& b, const StepLaunch& launch) {
+  char* ring = reinterpret_cast<char*>(&b) + kStepStaticBytes;
   b.stages = launch.program != nullptr ? launch.program : launch.inline_stages;
   b.count = launch.count;
   b.control = launch.control;
@@ -97,8 +87,7 @@ __device__ void run_stages(StepShared& b) {
   b.block = static_cast<int>(blockIdx.x);
   b.blocks = static_cast<int>(gridDim.x);
   b.parity = launch.control->parity & 1;
-  b.signals = launch.control->signals[b.parity];
-  b.awaited = b.done = 0;
+  b.exchange = launch.exchange + static_cast<std::int64_t>(b.parity) * launch.exchange_bank;
   for (int i = 0; i < launch.slots; ++i) {
     mbarrier_init(&b.full[i], kStepFillers);
     mbarrier_init(&b.empty[i], kStepWarps);
@@ -115,26 +104,22 @@ template <typename T>
 __global__ void __launch_bounds__(kStepThreads, 1)
     step_kernel(const __grid_constant__ StepLaunch launch) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  extern __shared__ __align__(128) char dynamic[];
-  StepShared& b = *reinterpret_cast<StepShared*>(dynamic);
+  StepShared& b = step_shared();
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
-  if (threadIdx.x == 0) begin_block(b, launch, dynamic + kStepStaticBytes);
+  if (threadIdx.x == 0) begin_block(b, launch);
   __syncthreads();
   if (warp == 1) copy_stage(&b.stage[0], b.stages, lane);
-  if (b.block == b.blocks - 1) {  // for the next launch
-    for (int i = static_cast<int>(threadIdx.x); i < kStepMaxStages; i += kStepThreads) {
-      b.control->signals[b.parity ^ 1][i] = 0;
-    }
-  }
   if (warp >= kStepWarps) {
     fill_ring<T>(b, warp - kStepWarps, lane);
   } else {
+    clear_other_bank(b, launch);
     run_stages<T>(b);
   }
   __syncthreads();
-  if (threadIdx.x == 0 &&
-      signal_exchange_add(&b.control->exits, 1) + 1 == static_cast<std::uint32_t>(b.blocks)) {
-    b.control->exits = 0;
+  const auto last = static_cast<std::uint32_t>(b.blocks - 1);
+  if (threadIdx.x == 0 && signal_exchange_increment(&b.control->exits, last) == last) {
+    b.control->used[b.parity] = static_cast<std::uint32_t>(launch.exchange_used);
+    b.control->used[b.parity ^ 1] = 0;
     b.control->parity = b.parity ^ 1;
   }
 #endif

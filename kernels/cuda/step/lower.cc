@@ -6,6 +6,7 @@
 
 #include "kernels/core/check.h"
 #include "kernels/cuda/aligned.h"
+#include "kernels/cuda/step/connect.h"
 
 namespace engine::cuda {
 namespace {
@@ -49,14 +50,18 @@ bool append(const CudaArch& arch, StepProgram* program, DType dtype, std::size_t
   const std::size_t count = program->stages.size() + stages.size();
   if (!room_for(arch, most) || count > static_cast<std::size_t>(kStepMaxStages)) return false;
   if (!program->stages.empty() && program->dtype != dtype) return false;
-  program->dtype = dtype;
-  program->x_bytes = most;
-  program->blocks = arch.sms;
+  StepProgram joined = *program;
+  joined.dtype = dtype;
+  joined.x_bytes = most;
+  joined.blocks = arch.sms;
   for (StepStage stage : stages) {
-    stage.rotation = program->tiles;
-    program->tiles = (program->tiles + stage.tiles) % arch.sms;
-    program->stages.push_back(stage);
+    if (!connect_inputs(&joined, &stage) || !keeps_order(joined, stage)) return false;
+    drop_overwritten(&joined, stage);
+    stage.rotation = joined.tiles;
+    joined.tiles = (joined.tiles + stage.tiles) % arch.sms;
+    joined.stages.push_back(stage);
   }
+  *program = std::move(joined);
   return true;
 }
 
@@ -71,7 +76,7 @@ StepStage product(const Weight& weight, const void* x, void* out) {
   StepStage stage;
   stage.kind = StepKind::kProduct;
   stage.int8_weight = weight.format == QuantFormat::kInt8;
-  stage.tiles = stage.arrivals = tiles_of(weight.rows);
+  stage.tiles = tiles_of(weight.rows);
   stage.columns = narrow(weight.columns);
   stage.rows = narrow(weight.rows);
   stage.x = x;
@@ -99,7 +104,7 @@ bool lower_call(const CudaArch& arch, const EmbedCall& call, StepProgram* progra
   }
   StepStage stage = product(call.table, nullptr, call.out.data);
   stage.kind = StepKind::kEmbed;
-  stage.tiles = stage.arrivals = 1;
+  stage.tiles = 1;
   stage.ids = call.ids.as<const std::int32_t>();
   return append(arch, program, call.out.dtype, 0, {stage});
 }
@@ -113,7 +118,7 @@ bool lower_call(const CudaArch& arch, const RmsNormCall& call, StepProgram* prog
   }
   StepStage stage;
   stage.kind = StepKind::kNorm;
-  stage.tiles = stage.arrivals = 1;
+  stage.tiles = 1;
   stage.columns = narrow(width);
   stage.eps = call.eps;
   stage.x = call.x.data;
@@ -165,7 +170,6 @@ bool lower_call(const CudaArch& arch, const AttentionCall& call, StepProgram* pr
   }
   StepStage stage;
   stage.kind = StepKind::kAttention;
-  stage.arrivals = narrow(heads);
   stage.x = call.q.data;
   stage.out = call.out.data;
   stage.k = call.k_cache.data;
@@ -202,7 +206,7 @@ bool lower_call(const CudaArch& arch, const AttentionInCall& call, StepProgram* 
   StepStage stage = product(call.qkv, call.x.data, call.q.data);
   stage.epilogue = StepEpilogue::kRope;
   stage.half = narrow(head_size / 2);
-  stage.tiles = stage.arrivals = narrow((call.qkv.rows / 2 + 7) / 8);
+  stage.tiles = narrow((call.qkv.rows / 2 + 7) / 8);
   stage.eps = call.eps;
   stage.norm = call.norm.data;
   stage.position = call.position.as<const std::int32_t>();
@@ -240,7 +244,7 @@ bool lower_call(const CudaArch& arch, const FeedForwardCall& call, Workspace scr
   StepStage up = product(call.gate_up, call.x.data, inner.data);
   up.epilogue = StepEpilogue::kSilu;
   up.half = narrow(call.down.columns);
-  up.tiles = up.arrivals = narrow((call.down.columns + 7) / 8);
+  up.tiles = narrow((call.down.columns + 7) / 8);
   up.eps = call.eps;
   up.norm = call.norm.data;
   StepStage down = product(call.down, inner.data, call.x.data);
@@ -266,7 +270,7 @@ bool lower_call(const CudaArch& arch, const MoeFeedForwardCall& call, Workspace 
   up.epilogue = StepEpilogue::kSilu;
   up.rows = narrow(2 * inner_size);
   up.half = narrow(inner_size);
-  up.tiles = up.arrivals = narrow((inner_size + 7) / 8 * call.top_k);
+  up.tiles = narrow((inner_size + 7) / 8 * call.top_k);
   up.eps = call.eps;
   up.norm = call.norm.data;
   up.router = call.router.data;
@@ -275,13 +279,26 @@ bool lower_call(const CudaArch& arch, const MoeFeedForwardCall& call, Workspace 
   StepStage down = product(call.down, inner.data, call.x.data);
   down.kind = StepKind::kMoeDown;
   down.rows = narrow(width);
-  down.tiles = down.arrivals = tiles_of(width);
+  down.tiles = tiles_of(width);
   down.residual = call.x.data;
   down.experts = up.experts;
   down.top_k = up.top_k;
   const std::size_t bytes = std::max(operand_bytes(width, int8(call.gate_up)),
                                      operand_bytes(inner_size, int8(call.down)));
-  return append(arch, program, call.x.dtype, bytes, {up, down});
+  // Every block reads x, at its own time, and down overwrites it: it has to come from the exchange.
+  StepProgram copied = *program;
+  StepStage copy;
+  copy.kind = StepKind::kNorm;
+  copy.tiles = 1;
+  copy.columns = narrow(width);
+  copy.x = call.x.data;
+  if (!reads_earlier_stage(*program, copy)) {
+    copy.exchange = up.x_exchange = down.residual_exchange = reserve_exchange(&copied, width);
+    if (!append(arch, &copied, call.x.dtype, 0, {copy})) return false;
+  }
+  if (!append(arch, &copied, call.x.dtype, bytes, {up, down})) return false;
+  *program = std::move(copied);
+  return true;
 }
 
 bool lower_call(const CudaArch& arch, const Call& call, Workspace scratch, StepProgram* program) {

@@ -18,11 +18,13 @@ struct StepProgram {
   std::size_t x_bytes = 0;     // shared memory for x
   int blocks = 0;              // of the launch
   int tiles = 0;               // dealt out so far
+  std::size_t exchange = 0;    // elements of the exchange, each stage's from a multiple of 8 on
 };
 
 // Appends the stages of `call`, and returns true, where the step kernel serves it beside what is in
 // the program: one token of 16-bit activations, weights of their type or int8, rows that are
-// multiples of 16 bytes and start on them, on Hopper. Else the program stays as it was. Of
+// multiples of 16 bytes and start on them, on Hopper; and where what it reads of earlier stages is
+// the whole of what one of them computes. Else the program stays as it was. Of
 // `scratch` a feed-forward takes its inner activations, (F), or (S, F) in a mixture.
 bool lower_call(const CudaArch& arch, const EmbedCall& call, StepProgram* program);
 bool lower_call(const CudaArch& arch, const RmsNormCall& call, StepProgram* program);
@@ -40,6 +42,6 @@ bool lower_call(const CudaArch& arch, const Call& call, Workspace scratch, StepP
 int step_slots(const CudaArch& arch, std::size_t x_bytes, std::size_t static_bytes);
 
 // Shared memory that the step kernel takes beside the ring and x, at the most.
-inline constexpr std::size_t kStepStaticBytes = 14 * 1024;
+inline constexpr std::size_t kStepStaticBytes = 16 * 1024;
 
 }  // namespace engine::cuda

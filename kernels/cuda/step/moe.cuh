@@ -10,8 +10,10 @@ namespace engine::cuda {
 // Logits of all experts and the choice among them, into shared memory; tells the warp that fills.
 // x is ready, with its values. Every thread that computes calls.
 template <typename T>
-__device__ __noinline__ unsigned run_router(unsigned state, StepShared& b, const StepStage& stage) {
-  StepConsumer c(b, state);
+__device__ __noinline__ void run_router() {
+  StepShared& b = step_shared();
+  const StepStage& stage = present_stage(b);
+  StepConsumer c(b);
   const StepOperand<T> operand(b.x_area, stage.columns);
   const StepColumn x = operand_column<T, float>(operand, c.lane);
   const int row_bytes = stage.columns * static_cast<int>(sizeof(T));
@@ -30,29 +32,29 @@ __device__ __noinline__ unsigned run_router(unsigned state, StepShared& b, const
     if (c.lane == 0) mbarrier_arrive(shared_address(&b.routed));
   }
   consumers_sync();  // the choice is known
-  return c.state();
+  c.leave(b);
 }
 
-// x += Σ_s w_s · inner_s · Wdown_sᵀ, expert after expert; the stage's dependency is met.
+// x += Σ_s w_s · inner_s · Wdown_sᵀ, expert after expert.
 template <typename T, typename Sum>
-__device__ __noinline__ unsigned run_moe_down(unsigned state, StepShared& b, const StepStage& stage,
-                                              int index) {
-  StepConsumer c(b, state);
+__device__ __noinline__ void run_moe_down() {
+  StepShared& b = step_shared();
+  const StepStage& stage = present_stage(b);
+  StepConsumer c(b);
   constexpr bool kInt8 = std::is_same_v<Sum, int>;
   const StepOperand<T> operand(b.x_area, stage.columns);
   const StepColumn x = operand_column<T, Sum>(operand, c.lane);
   const int row_bytes = stage.columns * static_cast<int>(kInt8 ? 1 : sizeof(T));
   for (int s = 0; s < stage.top_k; ++s) {
     if (s > 0) consumers_sync();  // nobody reads the x of the expert before
-    prepare_operand<T>(b, stage, static_cast<const T*>(stage.x) + s * stage.columns,
-                       s == 0 ? index : -1);
+    prepare_operand<T>(stage, s);
     const std::int64_t base = static_cast<std::int64_t>(b.chosen[s]) * stage.rows;
     const float share = b.share[s];
     int open = 0;
     for (int t = step_first_tile(b.block, b.blocks, stage.rotation); t < stage.tiles;
          t += b.blocks, ++open) {
       run_tile<T, Sum>(
-          c, b, x, row_bytes, [&] { return fetch_finish(stage, t, base, c.lane); },
+          c, b, x, row_bytes, [&] { return fetch_finish(b, stage, t, base, c.lane); },
           [&](float total, TileFinish finish) {
             if constexpr (kInt8) total = total * b.unit * b.tiny * finish.scale_value();
             float& sum = b.open[open][c.lane % kStepRows];
@@ -62,11 +64,11 @@ __device__ __noinline__ unsigned run_moe_down(unsigned state, StepShared& b, con
               if (c.lane < kStepRows) sum = so_far;
               return;
             }
-            finish_tile<T>(stage, t, so_far, finish, stage.out, c.lane);
+            finish_tile<T>(b, stage, t, so_far, finish, 0, c.lane);
           });
     }
   }
-  return c.state();
+  c.leave(b);
 }
 
 }  // namespace engine::cuda

@@ -13,7 +13,7 @@
 
 #include <math_constants.h>
 
-#include "kernels/cuda/step/block.cuh"
+#include "kernels/cuda/step/exchange.cuh"
 
 namespace engine::cuda {
 
@@ -161,10 +161,41 @@ __device__ inline OperandTotals consumers_totals(StepShared& b, float squares,
   return totals;
 }
 
+// The vectors of x, of a mixture's choice `slot`, that are this thread's: from the
+// exchange, as soon as they are there, or from where they lie.
+template <typename T, int kHeld>
+__device__ void load_operand(const StepShared& b, const StepStage& stage, int slot,
+                             uint4 (&value)[kHeld]) {
+  const int tid = static_cast<int>(threadIdx.x), vectors = stage.columns / 8;
+  const bool exchanged = stage.x_exchange >= 0;
+  const std::int64_t skip = static_cast<std::int64_t>(slot) * stage.columns;
+  const auto* source = reinterpret_cast<const uint4*>(
+      exchanged ? reinterpret_cast<const T*>(b.exchange + stage.x_exchange) + skip
+                : static_cast<const T*>(stage.x) + skip);
+#pragma unroll
+  for (int i = 0; i < kHeld; ++i) {
+    const int v = tid + i * kStepConsumers;
+    value[i] = v < vectors ? load_relaxed(source + v) : make_uint4(0, 0, 0, 0);
+  }
+  if (!exchanged) return;
+  bool missing = true;
+  while (missing) {
+    missing = false;
+#pragma unroll
+    for (int i = 0; i < kHeld; ++i) {
+      if (has_absent(value[i])) {
+        value[i] = load_relaxed(source + tid + i * kStepConsumers);
+        missing = true;
+      }
+    }
+  }
+}
+
 // prepare_operand for up to kHeld vectors of x a thread, which stay in its registers.
 template <typename T, int kHeld>
-__device__ __noinline__ void prepare_held(StepShared& b, const StepStage& stage, const T* x,
-                                          int index) {
+__device__ __noinline__ void prepare_held(int slot) {
+  StepShared& b = step_shared();
+  const StepStage& stage = present_stage(b);
   const int tid = static_cast<int>(threadIdx.x), vectors = stage.columns / 8;
   const T* norm = static_cast<const T*>(stage.norm);
   const StepOperand<T> operand(b.x_area, stage.columns);
@@ -174,15 +205,8 @@ __device__ __noinline__ void prepare_held(StepShared& b, const StepStage& stage,
     const int v = tid + i * kStepConsumers;
     weight[i] = norm != nullptr && v < vectors ? load_vector(norm + v * 8) : make_uint4(0, 0, 0, 0);
   }
-  if (index >= 0) {
-    await_stage(b, index);
-    stamp(b, index, 1);
-  }
-#pragma unroll
-  for (int i = 0; i < kHeld; ++i) {
-    const int v = tid + i * kStepConsumers;
-    value[i] = v < vectors ? load_written(x + v * 8) : make_uint4(0, 0, 0, 0);
-  }
+  load_operand<T>(b, stage, slot, value);
+  if (slot == 0) stamp(b, 1);
   float largest = 0.0f;
   if (norm != nullptr) {
     float squares = 0.0f;
@@ -197,12 +221,9 @@ __device__ __noinline__ void prepare_held(StepShared& b, const StepStage& stage,
         1.0f / sqrtf(totals.squares / static_cast<float>(stage.columns) + stage.eps);
     // Two roundings to T may add as much.
     largest = __uint_as_float(totals.largest) * scale * 1.01f;
-    T* normed = b.block == stage.rotation ? static_cast<T*>(stage.normed) : nullptr;
 #pragma unroll
     for (int i = 0; i < kHeld; ++i) {
-      const int v = tid + i * kStepConsumers;
       value[i] = normalise_vector<T>(value[i], weight[i], scale);
-      if (normed != nullptr && v < vectors) store_vector(normed + v * 8, value[i]);
     }
   } else if (stage.int8_weight) {
     std::uint32_t pair = 0;
@@ -211,16 +232,23 @@ __device__ __noinline__ void prepare_held(StepShared& b, const StepStage& stage,
     pair = max(pair & 0xffff, pair >> 16);
     largest = larger_of<T>(consumers_totals(b, 0.0f, pair).largest);
   }
+  const bool only_copies = stage.kind == StepKind::kNorm;
   const bool wants_values = !stage.int8_weight || stage.kind == StepKind::kMoeUp;
   const DigitScale digit_scale(largest);
   if (tid == 0) {
     b.unit = digit_scale.unit;
     b.tiny = digit_scale.tiny;
   }
+  T* normed = b.block == stage.rotation ? static_cast<T*>(stage.normed) : nullptr;
 #pragma unroll
   for (int i = 0; i < kHeld; ++i) {
     const int v = tid + i * kStepConsumers;
     if (v >= vectors) break;
+    if (only_copies) {
+      publish_vector(b, stage, v * 8, normed != nullptr ? normed + v * 8 : nullptr, value[i]);
+      continue;
+    }
+    if (normed != nullptr) store_vector(normed + v * 8, value[i]);
     if (wants_values) store_vector(operand.values + v * 8, value[i]);
     if (stage.int8_weight) {
       store_digits<T>(operand.digits, operand.plane, v * 8, value[i], digit_scale);
@@ -229,15 +257,15 @@ __device__ __noinline__ void prepare_held(StepShared& b, const StepStage& stage,
   consumers_sync();  // x is complete
 }
 
-// Waits for the stage before `index` (not at all where it is negative) and brings x, (K), into
-// shared memory. Every thread that computes calls; x is there after the last barrier here. A thread
+// Brings x, (K), of the stage into shared memory as soon as it is there, in a mixture that of the
+// choice `slot`. Every thread that computes calls; x is there after the last barrier here. A thread
 // handles the same vectors of x throughout; code for many would push the products of a step whose x
 // is short out of the instruction cache.
 template <typename T>
-__device__ void prepare_operand(StepShared& b, const StepStage& stage, const T* x, int index) {
-  if (stage.columns <= kStepConsumers * 8) return prepare_held<T, 1>(b, stage, x, index);
-  if (stage.columns <= kStepConsumers * 32) return prepare_held<T, 4>(b, stage, x, index);
-  prepare_held<T, kStepHeldVectors>(b, stage, x, index);
+__device__ void prepare_operand(const StepStage& stage, int slot) {
+  if (stage.columns <= kStepConsumers * 8) return prepare_held<T, 1>(slot);
+  if (stage.columns <= kStepConsumers * 32) return prepare_held<T, 4>(slot);
+  prepare_held<T, kStepHeldVectors>(slot);
 }
 
 }  // namespace engine::cuda

@@ -113,14 +113,16 @@ struct TileFinish {
 };
 
 // `base` is the first row of the tile's matrix in the joined weight.
-__device__ inline TileFinish fetch_finish(const StepStage& stage, int tile, std::int64_t base,
-                                          int lane) {
+__device__ inline TileFinish fetch_finish(const StepShared& b, const StepStage& stage, int tile,
+                                          std::int64_t base, int lane) {
   TileFinish finish;
   const int row = tile_row(stage, tile, lane % kStepRows);
   if (row >= stage.rows) return finish;
   if (stage.int8_weight) finish.scale = stage.scales[base + row];
   if (stage.epilogue == StepEpilogue::kStore && stage.residual != nullptr) {
-    if (stage.f32_out) {
+    if (stage.residual_exchange >= 0) {
+      finish.residual_half = load_relaxed(b.exchange + stage.residual_exchange + row);
+    } else if (stage.f32_out) {
       finish.residual = __ldcg(static_cast<const float*>(stage.residual) + row);
     } else {
       finish.residual_half = __ldcg(static_cast<const unsigned short*>(stage.residual) + row);
@@ -139,8 +141,8 @@ __device__ inline TileFinish fetch_finish(const StepStage& stage, int tile, std:
 // Turns a pair of q or k, and stores it, or v, where it belongs. Lane r < 8 has the first of pair
 // r, lane r + 8 its second.
 template <typename T>
-__device__ void finish_rope(const StepStage& stage, int row, float value, TileFinish finish,
-                            int lane) {
+__device__ void finish_rope(const StepShared& b, const StepStage& stage, int row, float value,
+                            TileFinish finish, int lane) {
   const float mine = round_to<T>(value), other = __shfl_xor_sync(kFullWarp, mine, 8);
   if (lane >= kStepRows || row >= stage.rows) return;
   const int head = row / stage.head_size, d = row % stage.head_size;
@@ -149,38 +151,44 @@ __device__ void finish_rope(const StepStage& stage, int row, float value, TileFi
     turned = lane < 8 ? mine * finish.cosine - other * finish.sine
                       : mine * finish.cosine + other * finish.sine;
   }
-  T* to = static_cast<T*>(stage.out) + head * stage.q_head;
-  if (head >= stage.heads) {
-    const int at = *stage.position;
-    if (at < 0 || at >= stage.capacity) return;  // rows past the capacity are not written
-    const bool is_key = head < stage.heads + stage.kv_heads;
-    to = is_key ? static_cast<T*>(stage.k) + (head - stage.heads) * stage.k_head
-                : static_cast<T*>(stage.v) + (head - stage.heads - stage.kv_heads) * stage.v_head;
-    to += static_cast<std::int64_t>(at) * stage.head_size;
-  }
-  to[d] = from_f32<T>(turned);
+  const T result = from_f32<T>(turned);
+  publish(b, stage, row, static_cast<T*>(stage.out) + head * stage.q_head + d, result,
+          head < stage.heads);
+  if (head < stage.heads) return;
+  const int at = *stage.position;
+  if (at < 0 || at >= stage.capacity) return;  // rows past the capacity are not written
+  const bool is_key = head < stage.heads + stage.kv_heads;
+  T* to = is_key ? static_cast<T*>(stage.k) + (head - stage.heads) * stage.k_head
+                 : static_cast<T*>(stage.v) + (head - stage.heads - stage.kv_heads) * stage.v_head;
+  to[static_cast<std::int64_t>(at) * stage.head_size + d] = result;
 }
 
-// The sums of a tile become results; `value` is the sum of row lane % 16, scaled. `out` is that of
-// the tile's matrix.
+// The sums of a tile become results; `value` is the sum of row lane % 16, scaled. `first` is the
+// element of out where the tile's matrix starts.
 template <typename T>
-__device__ void finish_tile(const StepStage& stage, int tile, float value, TileFinish finish,
-                            void* out, int lane) {
+__device__ void finish_tile(const StepShared& b, const StepStage& stage, int tile, float value,
+                            TileFinish finish, int first, int lane) {
   const int row = tile_row(stage, tile, lane % kStepRows);
-  if (stage.epilogue == StepEpilogue::kRope) return finish_rope<T>(stage, row, value, finish, lane);
+  if (stage.epilogue == StepEpilogue::kRope) {
+    return finish_rope<T>(b, stage, row, value, finish, lane);
+  }
   if (stage.epilogue == StepEpilogue::kSilu) {
     const float mine = round_to<T>(value), up = __shfl_xor_sync(kFullWarp, mine, 8);
     if (lane < 8 && row < stage.half) {
-      static_cast<T*>(out)[row] = from_f32<T>(mine / (1.0f + __expf(-mine)) * up);
+      publish(b, stage, first + row, static_cast<T*>(stage.out) + first + row,
+              from_f32<T>(mine / (1.0f + __expf(-mine)) * up));
     }
     return;
   }
   if (lane >= kStepRows || row >= stage.rows) return;
   if (stage.f32_out) {
-    static_cast<float*>(out)[row] = value + finish.residual;
+    static_cast<float*>(stage.out)[row] = value + finish.residual;
   } else {
+    if (stage.residual_exchange >= 0 && finish.residual_half == kStepAbsent) {
+      finish.residual_half = await_element(b, stage.residual_exchange + row);
+    }
     const T residual = *reinterpret_cast<const T*>(&finish.residual_half);
-    static_cast<T*>(out)[row] = from_f32<T>(value + to_f32(residual));
+    publish(b, stage, row, static_cast<T*>(stage.out) + row, from_f32<T>(value + to_f32(residual)));
   }
 }
 
@@ -221,12 +229,12 @@ __device__ StepColumn operand_column(const StepOperand<T>& operand, int lane) {
   }
 }
 
-// All tiles of this block in a stage of kind kProduct or kMoeUp, whose x is ready. Takes and
-// returns the state of the warp.
+// All tiles of this block in a stage of kind kProduct or kMoeUp, whose x is ready.
 template <typename T, typename Sum>
-__device__ __noinline__ unsigned run_product(unsigned state, StepShared& b,
-                                             const StepStage& stage) {
-  StepConsumer c(b, state);
+__device__ __noinline__ void run_product() {
+  StepShared& b = step_shared();
+  const StepStage& stage = present_stage(b);
+  StepConsumer c(b);
   constexpr bool kInt8 = std::is_same_v<Sum, int>;
   const StepOperand<T> operand(b.x_area, stage.columns);
   const StepColumn x = operand_column<T, Sum>(operand, c.lane);
@@ -237,14 +245,13 @@ __device__ __noinline__ unsigned run_product(unsigned state, StepShared& b,
     const std::int64_t base =
         stage.top_k > 0 ? static_cast<std::int64_t>(b.chosen[slot]) * stage.rows : 0;
     run_tile<T, Sum>(
-        c, b, x, row_bytes, [&] { return fetch_finish(stage, tile, base, c.lane); },
+        c, b, x, row_bytes, [&] { return fetch_finish(b, stage, tile, base, c.lane); },
         [&](float total, TileFinish finish) {
           if constexpr (kInt8) total = total * b.unit * b.tiny * finish.scale_value();
-          void* out = static_cast<T*>(stage.out) + static_cast<std::int64_t>(slot) * stage.half;
-          finish_tile<T>(stage, tile, total, finish, slot == 0 ? stage.out : out, c.lane);
+          finish_tile<T>(b, stage, tile, total, finish, slot * stage.half, c.lane);
         });
   }
-  return c.state();
+  c.leave(b);
 }
 
 }  // namespace engine::cuda

@@ -1,10 +1,11 @@
 // A decode step as data: what one persistent kernel (step/kernel.cu) runs, stage after stage.
 //
-// A stage is an op of ops.h at one token, or a half of one. Every stage waits for the whole of the
-// stage before it; its weights need not, and are on their way long before. Stages are made by
-// step/lower.cc, on the host, from recorded calls; they hold addresses and sizes alone, so that a
-// program stays as it is while ids, position and routes change on the device. Plain data; the
-// functions are pure and shared by host and device.
+// A stage is an op of ops.h at one token, or a half of one. What a later stage of the program reads
+// of an earlier one goes through the exchange (step/exchange.cuh), element by element: a block that
+// reads waits until all it reads is there, and nothing else waits. Weights need not, and are on
+// their way long before. Stages are made by step/lower.cc, on the host, from recorded calls; they
+// hold addresses and sizes alone, so that a program stays as it is while ids, position and routes
+// change on the device. Plain data; the functions are pure and shared by host and device.
 #pragma once
 
 #include <cstddef>
@@ -20,7 +21,7 @@ namespace engine::cuda {
 
 enum class StepKind : std::uint8_t {
   kEmbed,      // out = weight[ids[0]]
-  kNorm,       // out = rmsnorm(x)
+  kNorm,       // normed = rmsnorm(x), or x itself without a norm
   kProduct,    // x, perhaps through rmsnorm, times a weight
   kAttention,  // over the cache
   kMoeUp,      // rmsnorm, router, and gate and up of the experts chosen
@@ -29,10 +30,9 @@ enum class StepKind : std::uint8_t {
 
 // What becomes of the sums of a product.
 enum class StepEpilogue : std::uint8_t {
-  kStore,      // out = sum (+ residual)
-  kRope,       // round, turn q and k, store q, append k and v
-  kSilu,       // out = silu(round(gate)) · round(up)
-  kMoeResult,  // out += Σ_s w_s · sum_s
+  kStore,  // out = sum (+ residual)
+  kRope,   // round, turn q and k, store q, append k and v
+  kSilu,   // out = silu(round(gate)) · round(up)
 };
 
 struct alignas(16) StepStage {
@@ -40,15 +40,18 @@ struct alignas(16) StepStage {
   StepEpilogue epilogue = StepEpilogue::kStore;
   bool int8_weight = false;  // else of the program's element type T
   bool f32_out = false;      // kStore: out and residual are f32, else T
+  bool stores_out = true;    // else a later stage overwrites out, and the exchange alone gets it
   // Tiles of kStepRows rows that the stage is cut into; block b has those that
   // step_first_tile gives, and every `blocks`-th from there. kEmbed and kNorm: 1. kAttention: 0.
   std::int32_t tiles = 0;
   std::int32_t rotation = 0;  // tiles of the stages before, modulo the blocks
-  std::int32_t arrivals = 0;  // signals that make the stage complete
-  std::int32_t columns = 0;   // K
-  std::int32_t rows = 0;      // N; of an expert in a mixture
-  std::int32_t half = 0;      // rows i and i + half are a pair of one tile; 0: rows in their order
-  float eps = 0.0f;           // of the norm
+  // Offsets in the exchange, in elements; negative: not there. Of out (kRope: q, k and v behind
+  // each other; kNorm: of normed); of x; of the residual.
+  std::int32_t exchange = -1, x_exchange = -1, residual_exchange = -1;
+  std::int32_t columns = 0;  // K
+  std::int32_t rows = 0;     // N; of an expert in a mixture
+  std::int32_t half = 0;     // rows i and i + half are a pair of one tile; 0: rows in their order
+  float eps = 0.0f;          // of the norm
 
   const void* x = nullptr;                // (K) T; kMoeDown: (S, K)
   const void* norm = nullptr;             // (K) T: x comes in through rmsnorm; null: as it is

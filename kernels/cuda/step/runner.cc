@@ -8,10 +8,17 @@
 
 namespace engine::cuda {
 
-StepMemory::StepMemory(const CudaContext& context, std::size_t bytes, const char* what)
+namespace {
+
+// Elements that the stages of one op leave for each other, at the most.
+constexpr std::size_t kOpExchange = std::size_t{1} << 19;
+
+}  // namespace
+
+StepMemory::StepMemory(const CudaContext& context, std::size_t bytes, const char* what, int fill)
     : device(context.index()) {
   check_cuda(cudaMalloc(&data, bytes), what);
-  if (const cudaError_t status = cudaMemset(data, 0, bytes); status != cudaSuccess) {
+  if (const cudaError_t status = cudaMemset(data, fill, bytes); status != cudaSuccess) {
     cudaFree(data);
     check_cuda(status, what);
   }
@@ -22,9 +29,15 @@ StepMemory::~StepMemory() {
   cudaFree(data);
 }
 
+StepState::StepState(const CudaContext& context, std::size_t elements)
+    : control(context, sizeof(StepControl), "reserving the counters of decode steps"),
+      exchange(context, std::max<std::size_t>(2 * elements * sizeof(std::uint16_t), 16),
+               "reserving the exchange of decode steps", 0xff),
+      bank(elements) {}
+
 StepRunner::StepRunner(CudaContext& context)
     : context_(context),
-      control_(context, sizeof(StepControl), "reserving the signals of decode steps"),
+      state_(context, kOpExchange),
       partials_(context,
                 static_cast<std::size_t>(context.arch().sms * kStepHeadTile *
                                          step_record_floats(kStepMaxHeadSize)) *
@@ -35,24 +48,29 @@ StepRunner::StepRunner(CudaContext& context)
   }
 }
 
-std::unique_ptr<StepMemory> StepRunner::load(const StepProgram& program) const {
+std::unique_ptr<StepRunner::Loaded> StepRunner::load(const StepProgram& program) const {
   const std::size_t bytes = program.stages.size() * sizeof(StepStage);
-  auto memory = std::make_unique<StepMemory>(context_, bytes, "reserving a recorded step");
-  check_cuda(cudaMemcpy(memory->data, program.stages.data(), bytes, cudaMemcpyHostToDevice),
+  std::unique_ptr<Loaded> loaded(
+      new Loaded{{context_, bytes, "reserving a recorded step"}, {context_, program.exchange}});
+  check_cuda(cudaMemcpy(loaded->stages.data, program.stages.data(), bytes, cudaMemcpyHostToDevice),
              "writing a recorded step");
-  return memory;
+  return loaded;
 }
 
-void StepRunner::launch(const StepProgram& program, const StepStage* stages) {
+void StepRunner::launch(const StepProgram& program, const Loaded* loaded) {
+  const StepState& state = loaded != nullptr ? loaded->state : state_;
   StepLaunch step;
-  step.program = stages;
+  step.program = loaded != nullptr ? static_cast<const StepStage*>(loaded->stages.data) : nullptr;
   step.count = static_cast<std::int32_t>(program.stages.size());
   step.slots = step_slots(context_.arch(), program.x_bytes, kStepStaticBytes);
   step.x_bytes = static_cast<std::int32_t>(program.x_bytes);
-  step.control = static_cast<StepControl*>(control_.data);
+  step.control = static_cast<StepControl*>(state.control.data);
+  step.exchange = static_cast<std::uint16_t*>(state.exchange.data);
+  step.exchange_bank = static_cast<std::int32_t>(state.bank);
+  step.exchange_used = static_cast<std::int32_t>(program.exchange);
   step.partials = static_cast<float*>(partials_.data);
-  if (stages != nullptr && timeline_ != nullptr) step.timeline = timeline_->readings(program);
-  if (stages == nullptr) {
+  if (loaded != nullptr && timeline_ != nullptr) step.timeline = timeline_->readings(program);
+  if (loaded == nullptr) {
     ENGINE_REQUIRE(program.stages.size() <= std::size_t{kStepInlineStages}, "a launch of ",
                    program.stages.size(), " stages that were not loaded");
     std::copy(program.stages.begin(), program.stages.end(), step.inline_stages);

@@ -139,7 +139,7 @@ TEST_CASE("the ring keeps at least three slots, and what it leaves fits the bloc
 TEST_CASE("attention's splits cover every key once") {
   for (const auto& [heads, kv_heads] : {std::pair{32, 32}, {32, 8}, {6, 2}, {8, 1}, {64, 8}}) {
     for (const int keys : {1, 2, 63, 64, 65, 206, 255, 256, 257, 512, 513, 4096, 100'001}) {
-      const StepSplit split = step_split(keys, heads, kv_heads, kH200.sms);
+      const StepSplit split = step_split(keys, heads / kv_heads, kv_heads, kH200.sms);
       CAPTURE(heads);
       CAPTURE(kv_heads);
       CAPTURE(keys);

@@ -24,14 +24,12 @@ inline constexpr float kStepLog2e = 1.4426950408889634f;
 __device__ inline AttentionItem attention_item(const StepStage& stage, const StepSplit& split,
                                                int first, int position, int index) {
   AttentionItem item;
-  const int group = stage.heads / stage.kv_heads;
-  const int units_of_group = split.units / stage.kv_heads;
-  item.unit = index / split.splits;
-  item.split = index % split.splits;
-  item.kv = item.unit / units_of_group;
-  const int within = item.unit % units_of_group * split.head_tile;
-  item.head = item.kv * group + within;
-  item.heads = min(split.head_tile, group - within);
+  item.unit = split.splits == 1 ? index : index / split.splits;
+  item.split = index - item.unit * split.splits;
+  item.kv = split.units_of_group == 1 ? item.unit : item.unit / split.units_of_group;
+  const int within = (item.unit - item.kv * split.units_of_group) * split.head_tile;
+  item.head = item.kv * stage.group + within;
+  item.heads = min(split.head_tile, stage.group - within);
   item.begin = first + item.split * split.keys;
   item.end = min(item.begin + split.keys, position + 1);
   item.position = position;
@@ -205,6 +203,8 @@ __device__ void attend_keys(StepConsumer& c, StepShared& b, AttentionState<T, kB
   const int slots = (left + kStepSlotKeys - 1) / kStepSlotKeys;
   const float scale = stage.scale * kStepLog2e;
   const bool own = item.end > item.position && c.warp == slots * kChunks % kStepWarps;
+  // Before this stage every warp has released all it read: slots that come once need no waiting.
+  const bool at_once = 2 * slots <= c.ring.count;
   int turn = own ? -1 : 0;  // the quarter of the warps whose slot is next
   if (own) left += kStepSlotKeys;
 #pragma unroll 1
@@ -216,7 +216,7 @@ __device__ void attend_keys(StepConsumer& c, StepShared& b, AttentionState<T, kB
       attend_chunk(c, b, s, turn < 0, static_cast<std::uint32_t>(chunk * 4 * kStepPitch), keys,
                    scale);
     } else {
-      c.pass_slots(2);
+      c.pass_slots(2, at_once);
     }
     turn = turn + 1 == kStepWarps / kChunks ? 0 : turn + 1;
   }
@@ -367,8 +367,8 @@ __device__ __noinline__ void run_attention_item() {
 __device__ inline __noinline__ void plan_item(int i) {
   StepShared& b = step_shared();
   const StepStage& stage = present_stage(b);
-  const int position = step_position(stage), first = first_key_of(stage, position);
-  const StepSplit split = step_split(position + 1 - first, stage.heads, stage.kv_heads, b.blocks);
+  const int position = step_position(b, stage), first = first_key_of(stage, position);
+  const StepSplit split = step_split(position + 1 - first, stage.group, stage.kv_heads, b.blocks);
   b.item = attention_item(stage, split, first, position, i);
 }
 

@@ -49,6 +49,8 @@ struct alignas(128) StepShared {
   alignas(16) std::uint32_t reduce_max[kStepWarps];
   float unit, tiny;  // x = unit · tiny · (d₂ · 65536 + d₁ · 256 + d₀), with int8 weights
   std::uint32_t parity, last;
+  std::int32_t position;   // of the step's token, as it stands on the device
+  bool stages_are_global;  // else they are the launch's own
   float logits[kStepMaxExperts];
   std::int32_t chosen[kStepMaxTopK];
   float share[kStepMaxTopK];
@@ -129,12 +131,12 @@ struct StepConsumer {
     if (lane == 0) mbarrier_arrive(ring.slot_empty());
     ring.advance();
   }
-  // Leaves the next slots to other warps. It waits for them all the same: who released a slot of a
-  // later round before this round's reader would be counted for it.
-  __device__ void pass_slots(int count) {
+  // Leaves the next slots to other warps. Unless `at_once`, it waits for them all the same: who
+  // released a slot before another warp has released that of the round before would count for it.
+  __device__ void pass_slots(int count, bool at_once) {
     for (int i = 0; i < count; ++i) {
       if (lane == 0) {
-        wait_slot();
+        if (!at_once) wait_slot();
         mbarrier_arrive(ring.slot_empty());
       }
       ring.advance();
@@ -144,13 +146,20 @@ struct StepConsumer {
 
 __device__ inline void consumers_sync() { partial_barrier<1, kStepConsumers>(); }
 
-// A warp copies a stage; the caller synchronises.
-__device__ inline void copy_stage(StepStage* to, const StepStage* from, int lane) {
-  constexpr int kWords = static_cast<int>(sizeof(StepStage) / 16);
-  for (int i = lane; i < kWords; i += 32) {
-    store_vector(reinterpret_cast<uint4*>(to) + i,
-                 load_vector(reinterpret_cast<const uint4*>(from) + i));
+// A warp begins to copy stage `index`; the caller waits for its copies, and synchronises.
+__device__ inline void copy_stage(const StepShared& b, StepStage* to, int index, int lane) {
+  constexpr int kVectors = static_cast<int>(sizeof(StepStage) / 16);
+  static_assert(kVectors <= 32);
+  if (lane < kVectors) {
+    auto* target = reinterpret_cast<uint4*>(to) + lane;
+    const auto* source = reinterpret_cast<const uint4*>(b.stages + index) + lane;
+    if (b.stages_are_global) {
+      cp_async_16(target, source, true);
+    } else {
+      store_vector(target, load_vector(source));
+    }
   }
+  cp_async_commit();
 }
 
 // A reading for the time line, where one is wanted.
@@ -177,8 +186,8 @@ __device__ inline int own_tiles(const StepShared& b, const StepStage& stage) {
 }
 
 // The position of this step's token, in the bounds of the cache.
-__device__ inline int step_position(const StepStage& stage) {
-  return max(0, min(*stage.position, stage.capacity - 1));
+__device__ inline int step_position(const StepShared& b, const StepStage& stage) {
+  return max(0, min(b.position, stage.capacity - 1));
 }
 
 }  // namespace engine::cuda

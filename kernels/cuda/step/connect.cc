@@ -116,10 +116,9 @@ bool connect_attention(StepProgram* program, StepStage* attention) {
     if (!appends && !overwrites(*stage, x_of(*attention))) continue;
     if (!appends || stage->k != attention->k || stage->v != attention->v ||
         stage->k_head != attention->k_head || stage->v_head != attention->v_head ||
-        stage->position != attention->position || stage->capacity != attention->capacity ||
-        stage->heads != attention->heads || stage->kv_heads != attention->kv_heads ||
-        stage->head_size != attention->head_size || stage->q_head != attention->q_head ||
-        !same(result_of(*stage), x_of(*attention))) {
+        stage->capacity != attention->capacity || stage->heads != attention->heads ||
+        stage->kv_heads != attention->kv_heads || stage->head_size != attention->head_size ||
+        stage->q_head != attention->q_head || !same(result_of(*stage), x_of(*attention))) {
       return false;
     }
     attention->x_exchange = exchange_of(program, &*stage);

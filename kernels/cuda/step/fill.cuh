@@ -101,8 +101,8 @@ __device__ void fill_moe_down(StepFiller& f, StepShared& b, const StepStage& sta
 
 template <typename T>
 __device__ void fill_attention(StepFiller& f, StepShared& b, const StepStage& stage) {
-  const int position = step_position(stage), first = first_key_of(stage, position);
-  const StepSplit split = step_split(position + 1 - first, stage.heads, stage.kv_heads, b.blocks);
+  const int position = step_position(b, stage), first = first_key_of(stage, position);
+  const StepSplit split = step_split(position + 1 - first, stage.group, stage.kv_heads, b.blocks);
   const int group = f.warp * StepFiller::kRows + f.lane;  // of four keys: a row of a slot
   for (int i = step_first_tile(b.block, b.blocks, stage.rotation); i < split.units * split.splits;
        i += b.blocks) {
@@ -151,10 +151,11 @@ template <typename T>
 __device__ __noinline__ void fill_ring(StepShared& b, int warp, int lane) {
   StepFiller f(b, warp, lane);
   StepStage* stages = b.fill_stage[warp];  // this one and the next
-  copy_stage(&stages[0], b.stages, lane);
+  copy_stage(b, &stages[0], 0, lane);
   for (int i = 0; i < b.count; ++i) {
+    cp_async_wait<0>();
     __syncwarp();  // this stage is there, and nobody reads the one before
-    if (i + 1 < b.count) copy_stage(&stages[(i + 1) % 2], b.stages + i + 1, lane);
+    if (i + 1 < b.count) copy_stage(b, &stages[(i + 1) % 2], i + 1, lane);
     fill_stage<T>(f, b, stages[i % 2]);
   }
 }

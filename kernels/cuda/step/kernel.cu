@@ -61,13 +61,14 @@ __device__ void run_stages(StepShared& b) {
     const int next = place.index + 1;
     if (next > b.count) return;
     const StepStage& stage = present_stage(b);
-    if (warp == 1 && next < b.count) copy_stage(&b.stage[next % 2], b.stages + next, lane);
+    if (warp == 1 && next < b.count) copy_stage(b, &b.stage[next % 2], next, lane);
     stamp(b, 0);
     if (step_first_tile(b.block, b.blocks, stage.rotation) < stage.tiles ||
         stage.kind == StepKind::kAttention || stage.kind == StepKind::kMoeUp) {
       run_stage<T>(b, stage);
     }
     stamp(b, 3);
+    if (warp == 1) cp_async_wait<0>();
     __syncwarp();
     if (lane == 0) ++place.index;
   }
@@ -77,6 +78,7 @@ __device__ void run_stages(StepShared& b) {
 [[maybe_unused]] __device__ void begin_block(StepShared& b, const StepLaunch& launch) {
   char* ring = reinterpret_cast<char*>(&b) + kStepStaticBytes;
   b.stages = launch.program != nullptr ? launch.program : launch.inline_stages;
+  b.stages_are_global = launch.program != nullptr;
   b.count = launch.count;
   b.control = launch.control;
   b.partials = launch.partials;
@@ -86,6 +88,7 @@ __device__ void run_stages(StepShared& b) {
   b.x_area = ring + launch.slots * kStepSlotBytes;
   b.block = static_cast<int>(blockIdx.x);
   b.blocks = static_cast<int>(gridDim.x);
+  b.position = launch.position != nullptr ? *launch.position : 0;
   b.parity = launch.control->parity & 1;
   b.exchange = launch.exchange + static_cast<std::int64_t>(b.parity) * launch.exchange_bank;
   for (int i = 0; i < launch.slots; ++i) {
@@ -108,7 +111,10 @@ __global__ void __launch_bounds__(kStepThreads, 1)
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
   if (threadIdx.x == 0) begin_block(b, launch);
   __syncthreads();
-  if (warp == 1) copy_stage(&b.stage[0], b.stages, lane);
+  if (warp == 1) {
+    copy_stage(b, &b.stage[0], 0, lane);
+    cp_async_wait<0>();
+  }
   if (warp >= kStepWarps) {
     fill_ring<T>(b, warp - kStepWarps, lane);
   } else {

@@ -32,28 +32,35 @@ bool streams(const Weight& weight, DType dtype) {
          weight.columns <= kStepMaxColumns && is_vector_aligned(weight);
 }
 
-// Shared memory of an operand of `columns` elements: values, and perhaps digits.
-std::size_t operand_bytes(std::int64_t columns, bool digits) {
-  auto bytes = static_cast<std::size_t>(step_align(narrow(columns * 2)));
-  if (digits) bytes += static_cast<std::size_t>(kStepDigits * step_plane_bytes(narrow(columns)));
-  return static_cast<std::size_t>(step_align(static_cast<int>(bytes)));
+// Shared memory of the operand of a product: its values or digits, or both for a router's sake.
+std::size_t operand_bytes(const Weight& weight, bool router = false) {
+  const std::int32_t columns = narrow(weight.columns);
+  const bool digits = weight.format == QuantFormat::kInt8;
+  int bytes = !digits || router ? step_align(columns * 2) : 0;
+  if (digits) bytes += kStepDigits * step_plane_bytes(columns);
+  return static_cast<std::size_t>(step_align(bytes));
 }
 
 bool room_for(const CudaArch& arch, std::size_t x_bytes) {
   return step_slots(arch, x_bytes, kStepStaticBytes) >= kStepMinSlots;
 }
 
-// Appends stages made for elements of `dtype`, which need `x_bytes`; deals out their tiles.
+// Appends stages made for elements of `dtype`, which need `x_bytes` and, unless it is null, the
+// position of the step; deals out their tiles.
 bool append(const CudaArch& arch, StepProgram* program, DType dtype, std::size_t x_bytes,
-            std::initializer_list<StepStage> stages) {
+            std::initializer_list<StepStage> stages, const std::int32_t* position = nullptr) {
   const std::size_t most = std::max(program->x_bytes, x_bytes);
   const std::size_t count = program->stages.size() + stages.size();
   if (!room_for(arch, most) || count > static_cast<std::size_t>(kStepMaxStages)) return false;
   if (!program->stages.empty() && program->dtype != dtype) return false;
+  if (position != nullptr && program->position != nullptr && program->position != position) {
+    return false;
+  }
   StepProgram joined = *program;
   joined.dtype = dtype;
   joined.x_bytes = most;
   joined.blocks = arch.sms;
+  if (position != nullptr) joined.position = position;
   for (StepStage stage : stages) {
     if (!connect_inputs(&joined, &stage) || !keeps_order(joined, stage)) return false;
     drop_overwritten(&joined, stage);
@@ -85,8 +92,6 @@ StepStage product(const Weight& weight, const void* x, void* out) {
   stage.out = out;
   return stage;
 }
-
-bool int8(const Weight& weight) { return weight.format == QuantFormat::kInt8; }
 
 }  // namespace
 
@@ -124,7 +129,7 @@ bool lower_call(const CudaArch& arch, const RmsNormCall& call, StepProgram* prog
   stage.x = call.x.data;
   stage.norm = call.weight.data;
   stage.normed = call.out.data;
-  return append(arch, program, call.x.dtype, operand_bytes(width, false), {stage});
+  return append(arch, program, call.x.dtype, 0, {stage});
 }
 
 bool lower_call(const CudaArch& arch, const LinearCall& call, StepProgram* program) {
@@ -135,7 +140,7 @@ bool lower_call(const CudaArch& arch, const LinearCall& call, StepProgram* progr
   StepStage stage = product(call.weight, call.x.data, call.out.data);
   stage.f32_out = call.out.dtype == DType::kF32;
   if (call.residual) stage.residual = call.residual.data;
-  std::size_t bytes = operand_bytes(call.weight.columns, int8(call.weight));
+  const std::size_t bytes = operand_bytes(call.weight);
   // A norm just before this product is computed by every block for itself.
   if (!program->stages.empty() && program->dtype == call.x.dtype) {
     const StepStage& before = program->stages.back();
@@ -178,9 +183,9 @@ bool lower_call(const CudaArch& arch, const AttentionCall& call, StepProgram* pr
   stage.v_head = call.v_cache.stride(0);
   stage.q_head = call.q.stride(1);
   stage.out_head = call.out.stride(1);
-  stage.position = call.position.as<const std::int32_t>();
   stage.heads = narrow(heads);
   stage.kv_heads = narrow(kv_heads);
+  stage.group = narrow(heads / kv_heads);
   stage.head_size = narrow(head_size);
   stage.capacity = narrow(capacity);
   stage.window = static_cast<std::int32_t>(std::min<std::int64_t>(call.window, kMost));
@@ -190,7 +195,8 @@ bool lower_call(const CudaArch& arch, const AttentionCall& call, StepProgram* pr
       static_cast<std::size_t>(head_tile * kStepWarps * step_record_floats(stage.head_size)) *
       sizeof(float);
   return append(arch, program, call.q.dtype,
-                static_cast<std::size_t>(step_align(static_cast<int>(merged))), {stage});
+                static_cast<std::size_t>(step_align(static_cast<int>(merged))), {stage},
+                call.position.as<const std::int32_t>());
 }
 
 bool lower_call(const CudaArch& arch, const AttentionInCall& call, StepProgram* program) {
@@ -209,7 +215,6 @@ bool lower_call(const CudaArch& arch, const AttentionInCall& call, StepProgram* 
   stage.tiles = narrow((call.qkv.rows / 2 + 7) / 8);
   stage.eps = call.eps;
   stage.norm = call.norm.data;
-  stage.position = call.position.as<const std::int32_t>();
   stage.table = call.rope_table.as<const float>();
   stage.table_stride = call.rope_table.stride(0);
   stage.table_rows = narrow(call.rope_table.size(0));
@@ -222,8 +227,8 @@ bool lower_call(const CudaArch& arch, const AttentionInCall& call, StepProgram* 
   stage.kv_heads = narrow(call.k_cache.size(0));
   stage.head_size = narrow(head_size);
   stage.capacity = narrow(capacity);
-  return append(arch, program, call.x.dtype, operand_bytes(call.qkv.columns, int8(call.qkv)),
-                {stage});
+  return append(arch, program, call.x.dtype, operand_bytes(call.qkv), {stage},
+                call.position.as<const std::int32_t>());
 }
 
 bool lower_call(const CudaArch& arch, const AttentionOutCall& call, StepProgram* program) {
@@ -249,8 +254,7 @@ bool lower_call(const CudaArch& arch, const FeedForwardCall& call, Workspace scr
   up.norm = call.norm.data;
   StepStage down = product(call.down, inner.data, call.x.data);
   down.residual = call.x.data;
-  const std::size_t bytes = std::max(operand_bytes(call.gate_up.columns, int8(call.gate_up)),
-                                     operand_bytes(call.down.columns, int8(call.down)));
+  const std::size_t bytes = std::max(operand_bytes(call.gate_up), operand_bytes(call.down));
   return append(arch, program, call.x.dtype, bytes, {up, down});
 }
 
@@ -283,8 +287,7 @@ bool lower_call(const CudaArch& arch, const MoeFeedForwardCall& call, Workspace 
   down.residual = call.x.data;
   down.experts = up.experts;
   down.top_k = up.top_k;
-  const std::size_t bytes = std::max(operand_bytes(width, int8(call.gate_up)),
-                                     operand_bytes(inner_size, int8(call.down)));
+  const std::size_t bytes = std::max(operand_bytes(call.gate_up, true), operand_bytes(call.down));
   // Every block reads x, at its own time, and down overwrites it: it has to come from the exchange.
   StepProgram copied = *program;
   StepStage copy;

@@ -14,7 +14,7 @@ __device__ __noinline__ void run_router() {
   StepShared& b = step_shared();
   const StepStage& stage = present_stage(b);
   StepConsumer c(b);
-  const StepOperand<T> operand(b.x_area, stage.columns);
+  const StepOperand<T> operand(b.x_area, stage);
   const StepColumn x = operand_column<T, float>(operand, c.lane);
   const int row_bytes = stage.columns * static_cast<int>(sizeof(T));
   for (int first = 0; first < stage.experts; first += kStepRows) {
@@ -42,7 +42,7 @@ __device__ __noinline__ void run_moe_down() {
   const StepStage& stage = present_stage(b);
   StepConsumer c(b);
   constexpr bool kInt8 = std::is_same_v<Sum, int>;
-  const StepOperand<T> operand(b.x_area, stage.columns);
+  const StepOperand<T> operand(b.x_area, stage);
   const StepColumn x = operand_column<T, Sum>(operand, c.lane);
   const int row_bytes = stage.columns * static_cast<int>(kInt8 ? 1 : sizeof(T));
   for (int s = 0; s < stage.top_k; ++s) {

@@ -17,18 +17,23 @@
 
 namespace engine::cuda {
 
-// Where x lies in the block's x_area: its values, and behind them, with int8 weights, its digits.
+// With int8 weights only a router multiplies the values.
+__device__ inline bool has_values(const StepStage& stage) {
+  return !stage.int8_weight || stage.kind == StepKind::kMoeUp;
+}
+
+// Where x lies in the block's x_area: its values, then its digits.
 template <typename T>
 struct StepOperand {
   T* values;            // (K)
   std::int8_t* digits;  // (kStepDigits, plane)
   int plane;
 
-  __device__ StepOperand(char* area, int columns)
+  __device__ StepOperand(char* area, const StepStage& stage)
       : values(reinterpret_cast<T*>(area)),
         digits(reinterpret_cast<std::int8_t*>(area) +
-               step_align(columns * static_cast<int>(sizeof(T)))),
-        plane(step_plane_bytes(columns)) {}
+               (has_values(stage) ? step_align(stage.columns * static_cast<int>(sizeof(T))) : 0)),
+        plane(step_plane_bytes(stage.columns)) {}
 };
 
 template <typename T>
@@ -198,7 +203,7 @@ __device__ __noinline__ void prepare_held(int slot) {
   const StepStage& stage = present_stage(b);
   const int tid = static_cast<int>(threadIdx.x), vectors = stage.columns / 8;
   const T* norm = static_cast<const T*>(stage.norm);
-  const StepOperand<T> operand(b.x_area, stage.columns);
+  const StepOperand<T> operand(b.x_area, stage);
   uint4 value[kHeld], weight[kHeld];
 #pragma unroll
   for (int i = 0; i < kHeld; ++i) {
@@ -233,7 +238,6 @@ __device__ __noinline__ void prepare_held(int slot) {
     largest = larger_of<T>(consumers_totals(b, 0.0f, pair).largest);
   }
   const bool only_copies = stage.kind == StepKind::kNorm;
-  const bool wants_values = !stage.int8_weight || stage.kind == StepKind::kMoeUp;
   const DigitScale digit_scale(largest);
   if (tid == 0) {
     b.unit = digit_scale.unit;
@@ -249,7 +253,7 @@ __device__ __noinline__ void prepare_held(int slot) {
       continue;
     }
     if (normed != nullptr) store_vector(normed + v * 8, value[i]);
-    if (wants_values) store_vector(operand.values + v * 8, value[i]);
+    if (has_values(stage)) store_vector(operand.values + v * 8, value[i]);
     if (stage.int8_weight) {
       store_digits<T>(operand.digits, operand.plane, v * 8, value[i], digit_scale);
     }

@@ -130,7 +130,7 @@ __device__ inline TileFinish fetch_finish(const StepShared& b, const StepStage& 
   }
   if (stage.epilogue == StepEpilogue::kRope &&
       row / stage.head_size < stage.heads + stage.kv_heads) {
-    const int at = min(step_position(stage), stage.table_rows - 1), i = row % stage.half;
+    const int at = min(step_position(b, stage), stage.table_rows - 1), i = row % stage.half;
     const float* turn = stage.table + at * stage.table_stride;
     finish.cosine = turn[i];
     finish.sine = turn[i + stage.half];
@@ -155,7 +155,7 @@ __device__ void finish_rope(const StepShared& b, const StepStage& stage, int row
   publish(b, stage, row, static_cast<T*>(stage.out) + head * stage.q_head + d, result,
           head < stage.heads);
   if (head < stage.heads) return;
-  const int at = *stage.position;
+  const int at = b.position;
   if (at < 0 || at >= stage.capacity) return;  // rows past the capacity are not written
   const bool is_key = head < stage.heads + stage.kv_heads;
   T* to = is_key ? static_cast<T*>(stage.k) + (head - stage.heads) * stage.k_head
@@ -236,7 +236,7 @@ __device__ __noinline__ void run_product() {
   const StepStage& stage = present_stage(b);
   StepConsumer c(b);
   constexpr bool kInt8 = std::is_same_v<Sum, int>;
-  const StepOperand<T> operand(b.x_area, stage.columns);
+  const StepOperand<T> operand(b.x_area, stage);
   const StepColumn x = operand_column<T, Sum>(operand, c.lane);
   const int row_bytes = stage.columns * static_cast<int>(kInt8 ? 1 : sizeof(T));
   const int per_matrix = stage.top_k > 0 ? stage.tiles / stage.top_k : stage.tiles;

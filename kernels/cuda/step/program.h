@@ -61,14 +61,14 @@ struct alignas(16) StepStage {
   void* out = nullptr;                    // (N); kSilu: (pairs); kRope: q (H, Dh)
   const void* residual = nullptr;         // (N) or null
 
-  const std::int32_t* ids = nullptr;       // kEmbed
-  const std::int32_t* position = nullptr;  // kRope, kAttention
-  const float* table = nullptr;            // kRope: (P, Dh) cos, sin
-  void *k = nullptr, *v = nullptr;         // (G, C, Dh), rows of a head adjacent
-  std::int64_t k_head = 0, v_head = 0;     // elements from head to head of the cache
-  std::int64_t table_stride = 0;           // from position to position
-  std::int64_t q_head = 0, out_head = 0;   // elements from head to head of q and out
+  const std::int32_t* ids = nullptr;      // kEmbed
+  const float* table = nullptr;           // kRope: (P, Dh) cos, sin
+  void *k = nullptr, *v = nullptr;        // (G, C, Dh), rows of a head adjacent
+  std::int64_t k_head = 0, v_head = 0;    // elements from head to head of the cache
+  std::int64_t table_stride = 0;          // from position to position
+  std::int64_t q_head = 0, out_head = 0;  // elements from head to head of q and out
   std::int32_t heads = 0, kv_heads = 0, head_size = 0;
+  std::int32_t group = 1;       // query heads of a key/value head
   std::int32_t capacity = 0;    // C
   std::int32_t table_rows = 0;  // P
   std::int32_t window = 0;      // 0: none
@@ -132,23 +132,31 @@ ENGINE_STEP_FUNCTION inline int step_record_floats(int head_size) { return head_
 // How attention over `keys` keys is shared out: items (unit, split), a unit being query heads of
 // one key/value head. It depends on the number of keys, not on the bound of a recorded step.
 struct StepSplit {
-  int head_tile;  // query heads of a unit at the most: 1 or kStepHeadTile
-  int units;      // G × units of a group
-  int splits;     // of the keys of a unit, none empty
-  int keys;       // of a split, but for the last
+  int head_tile;       // query heads of a unit at the most: 1 or kStepHeadTile
+  int units_of_group;  // of the query heads of one key/value head
+  int units;           // G × units of a group
+  int splits;          // of the keys of a unit, none empty
+  int keys;            // of a split, but for the last
 };
 
-ENGINE_STEP_FUNCTION inline StepSplit step_split(int keys, int heads, int kv_heads, int blocks) {
-  const int group = heads / kv_heads, slot = kStepSlotKeys;
+// `group` is the number of query heads of a key/value head. A division costs more than all else
+// here, so a short cache needs none.
+ENGINE_STEP_FUNCTION inline StepSplit step_split(int keys, int group, int kv_heads, int blocks) {
   StepSplit split{};
   // A short cache is read anew by every query head (from L2), so that more blocks work at once.
   split.head_tile = group == 1 || keys <= 512 ? 1 : kStepHeadTile;
-  split.units = kv_heads * ((group + split.head_tile - 1) / split.head_tile);
-  const int least = 256, most = blocks / split.units > 1 ? blocks / split.units : 1;
-  const int wanted = (keys + least - 1) / least;
-  const int splits = wanted < most ? wanted : most;
-  split.keys = ((keys + splits - 1) / splits + slot - 1) / slot * slot;
-  split.splits = (keys + split.keys - 1) / split.keys;
+  split.units_of_group = split.head_tile == 1 ? group : (group + kStepHeadTile - 1) / kStepHeadTile;
+  split.units = kv_heads * split.units_of_group;
+  constexpr int kLeast = 256;  // keys of a split, where there are as many
+  int splits = 1;
+  split.keys = keys;
+  if (keys > kLeast) {
+    const int wanted = (keys + kLeast - 1) / kLeast, most = blocks / split.units;
+    splits = wanted < most ? wanted : most > 1 ? most : 1;
+    split.keys = (keys + splits - 1) / splits;
+  }
+  split.keys = (split.keys + kStepSlotKeys - 1) / kStepSlotKeys * kStepSlotKeys;
+  split.splits = splits == 1 ? 1 : (keys + split.keys - 1) / split.keys;
   return split;
 }
 

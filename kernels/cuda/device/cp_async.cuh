@@ -19,6 +19,14 @@ __device__ inline uint4 load_shared(std::uint32_t address) {
   return raw;
 }
 
+__device__ inline uint2 load_shared_pair(std::uint32_t address) {
+  uint2 raw;
+  asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];"
+               : "=r"(raw.x), "=r"(raw.y)
+               : "r"(address)
+               : "memory");
+  return raw;
+}
 __device__ inline float load_shared_f32(std::uint32_t address) {
   float value;
   asm volatile("ld.shared.f32 %0, [%1];" : "=f"(value) : "r"(address) : "memory");

@@ -5,7 +5,8 @@
 // positions come through the ring, so they stream while q is still being computed; those of this
 // step's own position are read from the cache directly.
 // Who computes what: a block has items of step_split, a range of keys for one or kStepHeadTile
-// query heads. A warp takes 16 keys at a time, as the M of mma m16n8k16 for the scores (rows of K
+// query heads. A warp takes 16 keys at a time: eight rows of an mma each for the scores, as in
+// step/product.cuh (rows of K
 // times columns of q) and as its K for the sums (columns of V times weights). Lane (g, t) = (lane
 // / 4, lane % 4) has the scores of head t and two keys; a weight is split in two numbers of T, so
 // that its product with V is good to 16 bits and more. Every warp keeps its own running maximum,
@@ -14,7 +15,7 @@
 #pragma once
 
 #include "kernels/cuda/device/mma.cuh"
-#include "kernels/cuda/step/exchange.cuh"
+#include "kernels/cuda/step/operand.cuh"
 
 namespace engine::cuda {
 
@@ -43,16 +44,18 @@ __device__ inline int first_key_of(const StepStage& stage, int position) {
   return stage.window > 0 ? max(0, position - stage.window + 1) : 0;
 }
 
-// What a warp knows of the keys it has seen, for heads of up to 32 · kBlocks elements.
-template <typename T, int kBlocks>
+// What a warp knows of the keys it has seen. Heads have up to 32 · kBlocks elements, exactly as
+// many with kExact.
+template <typename T, int kBlocks, bool kExact>
 struct AttentionState {
   static constexpr int kChunks = kBlocks / 2;  // of 8 elements, a lane
   int g, t;                                    // the lane: lane / 4 and lane % 4
-  int row_bytes;                               // of a key
-  bool has_query;  // column 2 h of the scores' B is head h; the other columns are empty
+  int head_bytes;
   float greatest = -INFINITY, total = 0.0f;  // of head t, in units of log 2; of this lane's keys
   // Head t, elements 8 (g + 8 c) + j (the sum of the first two) and + j + 4 (of the last two).
   float sum[kChunks][4][4] = {};
+
+  __device__ int row_bytes() const { return kExact ? 64 * kBlocks : head_bytes; }
 };
 
 // Brings q of the item into b.queries, and this step's own key and value, which belong to the item
@@ -78,7 +81,11 @@ __device__ void fetch_queries(StepShared& b, const StepStage& stage, const Atten
                      item.kv * (is_value ? stage.v_head : stage.k_head);
     raw = load_vector(cache + static_cast<std::int64_t>(item.position) * stage.head_size + element);
   }
-  store_vector((is_query ? b.queries[row] : b.own[is_value ? 1 : 0]) + element * 2, raw);
+  if (is_query) {
+    store_vector(b.queries[row] + element * 2, operand_order(raw));
+  } else {
+    store_vector(b.own[is_value ? 1 : 0] + element * 2, raw);
+  }
 }
 
 // The first of the two keys, of 16, whose scores a lane has; the other is the next. The order makes
@@ -86,31 +93,32 @@ __device__ void fetch_queries(StepShared& b, const StepStage& stage, const Atten
 __device__ inline int lane_key(int g) { return g % 4 * 4 + g / 4 * 2; }
 
 // Scores, in units of log 2, of 16 keys at shared address `rows`, four to a row of the ring's slot:
-// of head t and the keys lane_key and lane_key + 1; −∞ where these are not below `keys`.
-template <typename T, int kBlocks>
-__device__ float2 scores_of(const AttentionState<T, kBlocks>& s, std::uint32_t queries,
+// of head t and the keys lane_key and lane_key + 1; −∞ where these are not below `keys`. Heads that
+// the item does not have get scores of whatever b.queries holds, which nobody reads.
+template <typename T, int kBlocks, bool kExact>
+__device__ float2 scores_of(const AttentionState<T, kBlocks, kExact>& s, std::uint32_t queries,
                             std::uint32_t rows, int keys, float scale) {
+  const int row_bytes = s.row_bytes(), key = lane_key(s.g);
   const std::uint32_t first =
-      rows +
-      static_cast<std::uint32_t>(s.g % 4 * kStepPitch + s.g / 4 * 2 * s.row_bytes + s.t * 16);
-  const std::uint32_t second = first + static_cast<std::uint32_t>(s.row_bytes);
+      rows + static_cast<std::uint32_t>(s.g % 4 * kStepPitch + s.g / 4 * 2 * row_bytes + s.t * 16);
+  const std::uint32_t second = first + static_cast<std::uint32_t>(row_bytes);
   const std::uint32_t query =
-      queries + static_cast<std::uint32_t>(s.g / 2 * 2 * kStepMaxHeadSize + s.t * 16);
-  const bool has_first = lane_key(s.g) < keys, has_second = lane_key(s.g) + 1 < keys;
-  float low[4] = {}, high[4] = {};
+      queries + static_cast<std::uint32_t>(s.g / 2 * 2 * kStepMaxHeadSize + s.t * 16 + s.g % 2 * 8);
+  float upper[4] = {}, lower[4] = {};
 #pragma unroll
   for (unsigned j = 0; j < kBlocks; ++j) {
-    uint4 upper = make_uint4(0, 0, 0, 0), lower = upper, q = upper;
-    if (static_cast<int>(j) * 64 + s.t * 16 < s.row_bytes) {
-      if (s.has_query) q = load_shared(query + j * 64);
-      if (has_first) upper = load_shared(first + j * 64);
-      if (has_second) lower = load_shared(second + j * 64);
+    uint4 a = make_uint4(0, 0, 0, 0), b = a;
+    uint2 q = make_uint2(0, 0);
+    if (kExact || static_cast<int>(j) * 64 + s.t * 16 < row_bytes) {
+      a = load_shared(first + j * 64);
+      b = load_shared(second + j * 64);
+      q = load_shared_pair(query + j * 64);
     }
-    mma_16816<T>(low, {upper.x, lower.x, upper.y, lower.y}, q.x, q.y);
-    mma_16816<T>(high, {upper.z, lower.z, upper.w, lower.w}, q.z, q.w);
+    mma_16816<T>(upper, {a.x, a.y, a.z, a.w}, q.x, q.y);
+    mma_16816<T>(lower, {b.x, b.y, b.z, b.w}, q.x, q.y);
   }
-  return make_float2(has_first ? (low[0] + high[0]) * scale : -INFINITY,
-                     has_second ? (low[2] + high[2]) * scale : -INFINITY);
+  return make_float2(key < keys ? (upper[0] + upper[3]) * scale : -INFINITY,
+                     key + 1 < keys ? (lower[0] + lower[3]) * scale : -INFINITY);
 }
 
 // B operands of the sums: columns 2 h and 2 h + 1 are the two parts of head h's weights.
@@ -119,8 +127,8 @@ struct WeightColumns {
 };
 
 // Takes scores (scaled, −∞ where there is no key) into the running softmax.
-template <typename T, int kBlocks>
-__device__ WeightColumns take_scores(AttentionState<T, kBlocks>& s, float2 score) {
+template <typename T, int kBlocks, bool kExact>
+__device__ WeightColumns take_scores(AttentionState<T, kBlocks, kExact>& s, float2 score) {
   float next = fmaxf(score.x, score.y);
 #pragma unroll
   for (int offset = 4; offset < 32; offset *= 2) {
@@ -148,17 +156,19 @@ __device__ WeightColumns take_scores(AttentionState<T, kBlocks>& s, float2 score
 }
 
 // Adds the values of 16 keys, of which the first `keys` exist, times their weights.
-template <typename T, int kBlocks>
-__device__ void add_values(AttentionState<T, kBlocks>& s, std::uint32_t rows, int keys,
+template <typename T, int kBlocks, bool kExact>
+__device__ void add_values(AttentionState<T, kBlocks, kExact>& s, std::uint32_t rows, int keys,
                            WeightColumns weights) {
   const std::uint32_t first = rows + static_cast<std::uint32_t>(s.t * kStepPitch + s.g * 16);
+  const int row_bytes = s.row_bytes();
 #pragma unroll
   for (unsigned c = 0; c < s.kChunks; ++c) {
     uint4 value[4];
 #pragma unroll
     for (int i = 0; i < 4; ++i) {  // what lies past the keys may be NaN
-      const bool exists = s.t * 4 + i < keys && static_cast<int>(c) * 128 + s.g * 16 < s.row_bytes;
-      value[i] = exists ? load_shared(first + c * 128 + static_cast<std::uint32_t>(i * s.row_bytes))
+      const bool exists =
+          s.t * 4 + i < keys && (kExact || static_cast<int>(c) * 128 + s.g * 16 < row_bytes);
+      value[i] = exists ? load_shared(first + c * 128 + static_cast<std::uint32_t>(i * row_bytes))
                         : make_uint4(0, 0, 0, 0);
     }
 #pragma unroll
@@ -178,9 +188,10 @@ __device__ void add_values(AttentionState<T, kBlocks>& s, std::uint32_t rows, in
 
 // Takes 16 keys, of which the first `keys` exist, and their values, from the slot of the ring and
 // the next (`skip` bytes in), or this step's own from b.own.
-template <typename T, int kBlocks>
-__device__ void attend_chunk(StepConsumer& c, const StepShared& b, AttentionState<T, kBlocks>& s,
-                             bool own, std::uint32_t skip, int keys, float scale) {
+template <typename T, int kBlocks, bool kExact>
+__device__ void attend_chunk(StepConsumer& c, const StepShared& b,
+                             AttentionState<T, kBlocks, kExact>& s, bool own, std::uint32_t skip,
+                             int keys, float scale) {
   if (!own) c.wait_slot();
   const float2 score =
       scores_of(s, shared_address(b.queries), own ? shared_address(b.own[0]) : c.ring.slot() + skip,
@@ -195,8 +206,8 @@ __device__ void attend_chunk(StepConsumer& c, const StepShared& b, AttentionStat
 // All keys of an item that are this warp's: of every slot a quarter of the warps has 16 keys each,
 // the next quarter those of the next slot, and so on. This step's own key is first, and that of the
 // warp which would be next.
-template <typename T, int kBlocks>
-__device__ void attend_keys(StepConsumer& c, StepShared& b, AttentionState<T, kBlocks>& s,
+template <typename T, int kBlocks, bool kExact>
+__device__ void attend_keys(StepConsumer& c, StepShared& b, AttentionState<T, kBlocks, kExact>& s,
                             const StepStage& stage, const AttentionItem& item) {
   constexpr int kChunks = kStepSlotKeys / 16;
   int left = max(0, min(item.end, item.position) - item.begin);  // keys of slots to come
@@ -239,9 +250,9 @@ __device__ void store_attended(const StepShared& b, const StepStage& stage, int 
 
 // A warp's records of the item's heads, the same in shared memory: at index head · kStepWarps +
 // warp from `records` on.
-template <typename T, int kBlocks>
-__device__ void leave_records(const AttentionState<T, kBlocks>& s, std::uint32_t records, int heads,
-                              int head_size, int warp) {
+template <typename T, int kBlocks, bool kExact>
+__device__ void leave_records(const AttentionState<T, kBlocks, kExact>& s, std::uint32_t records,
+                              int heads, int head_size, int warp) {
   float total = s.total;
 #pragma unroll
   for (int offset = 4; offset < 32; offset *= 2) {
@@ -340,7 +351,7 @@ __device__ __noinline__ void join_splits() {
 }
 
 // The item b.item.
-template <typename T, int kBlocks>
+template <typename T, int kBlocks, bool kExact>
 __device__ __noinline__ void run_attention_item() {
   StepShared& b = step_shared();
   const StepStage& stage = present_stage(b);
@@ -349,11 +360,10 @@ __device__ __noinline__ void run_attention_item() {
   consumers_sync();  // they are there
   stamp(b, 1);
   StepConsumer c(b);
-  AttentionState<T, kBlocks> s;
+  AttentionState<T, kBlocks, kExact> s;
   s.g = c.lane / 4;
   s.t = c.lane % 4;
-  s.row_bytes = stage.head_size * static_cast<int>(sizeof(T));
-  s.has_query = s.g % 2 == 0 && s.g / 2 < item.heads;
+  s.head_bytes = stage.head_size * static_cast<int>(sizeof(T));
   attend_keys(c, b, s, stage, item);
   const std::uint32_t records = shared_address(b.x_area);
   leave_records(s, records, item.heads, stage.head_size, c.warp);
@@ -380,10 +390,12 @@ __device__ void run_attention(StepShared& b, const StepStage& stage) {
     consumers_sync();  // the item is there, and nobody reads the records of the one before
     const int left = b.item.left;
     if (left < 0) return;
-    if (stage.head_size <= 64) {
-      run_attention_item<T, 2>();
+    if (stage.head_size == 128) {
+      run_attention_item<T, 4, true>();
+    } else if (stage.head_size == 64) {
+      run_attention_item<T, 2, true>();
     } else {
-      run_attention_item<T, 4>();
+      run_attention_item<T, 4, false>();
     }
     if (left < b.blocks) return;
     consumers_sync();  // nobody reads the item

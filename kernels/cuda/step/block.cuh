@@ -11,7 +11,7 @@
 
 namespace engine::cuda {
 
-inline constexpr int kStepPartials = 4;  // tiles whose sums may be waiting for their last warp
+inline constexpr int kStepPartials = 3;  // tiles whose sums may be waiting for their last warp
 
 // An item of attention: query heads [head, head + heads) of key/value head `kv`, keys [begin, end).
 struct AttentionItem {
@@ -48,6 +48,7 @@ struct alignas(128) StepShared {
   alignas(16) float reduce[kStepWarps];
   alignas(16) std::uint32_t reduce_max[kStepWarps];
   float unit, tiny;  // x = unit · tiny · (d₂ · 65536 + d₁ · 256 + d₀), with int8 weights
+  float turns[kStepMaxTurns];  // cosines and sines of the position
   std::uint32_t parity, last;
   std::int32_t position;   // of the step's token, as it stands on the device
   bool stages_are_global;  // else they are the launch's own
@@ -106,7 +107,9 @@ struct StepRing {
 struct StepConsumer {
   StepRing ring;
   int warp, lane;
-  int tiles;  // multiplied so far, over all stages, modulo kStepWarps
+  int tiles;  // multiplied so far, over all stages, modulo kTilesRound
+  // After so many the warp that finishes, the partial sums used and their phase come again.
+  static constexpr int kTilesRound = 2 * kStepPartials * kStepWarps;
 
   __device__ explicit StepConsumer(StepShared& b)
       : ring(b),
@@ -121,7 +124,7 @@ struct StepConsumer {
     __syncwarp();  // every lane has taken it up
     if (lane == 0) {
       step_place(b).state = static_cast<unsigned>(ring.at) | ring.phase << 8 |
-                            static_cast<unsigned>(tiles % kStepWarps) << 16;
+                            static_cast<unsigned>(tiles % kTilesRound) << 16;
     }
     __syncwarp();
   }

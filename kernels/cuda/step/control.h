@@ -27,9 +27,9 @@ inline constexpr int kStepInlineStages = 3;
 struct StepLaunch {
   const StepStage* program = nullptr;  // (count) on the device; null: inline_stages
   std::int32_t count = 0;
-  std::int32_t slots = 0;                  // of the ring
-  std::int32_t x_bytes = 0;                // shared memory for x, and for what attention merges
-  const std::int32_t* position = nullptr;  // of the step's token, or null
+  std::int32_t slots = 0;    // of the ring
+  std::int32_t x_bytes = 0;  // shared memory for x, and for what attention merges
+  StepPosition at;
   StepControl* control = nullptr;
   std::uint16_t* exchange = nullptr;  // two banks
   std::int32_t exchange_bank = 0;     // elements of a bank

@@ -74,6 +74,14 @@ __device__ void run_stages(StepShared& b) {
   }
 }
 
+// The cosines and sines of the step's position.
+[[maybe_unused]] __device__ void fetch_turns(StepShared& b, const StepPosition& at) {
+  const int i = static_cast<int>(threadIdx.x);
+  if (at.turns == nullptr || i >= at.turns_size) return;
+  const int row = max(0, min(b.position, at.turns_rows - 1));
+  b.turns[i] = at.turns[row * at.turns_stride + i];
+}
+
 // By one thread.
 [[maybe_unused]] __device__ void begin_block(StepShared& b, const StepLaunch& launch) {
   char* ring = reinterpret_cast<char*>(&b) + kStepStaticBytes;
@@ -88,7 +96,7 @@ __device__ void run_stages(StepShared& b) {
   b.x_area = ring + launch.slots * kStepSlotBytes;
   b.block = static_cast<int>(blockIdx.x);
   b.blocks = static_cast<int>(gridDim.x);
-  b.position = launch.position != nullptr ? *launch.position : 0;
+  b.position = launch.at.position != nullptr ? *launch.at.position : 0;
   b.parity = launch.control->parity & 1;
   b.exchange = launch.exchange + static_cast<std::int64_t>(b.parity) * launch.exchange_bank;
   for (int i = 0; i < launch.slots; ++i) {
@@ -119,6 +127,7 @@ __global__ void __launch_bounds__(kStepThreads, 1)
     fill_ring<T>(b, warp - kStepWarps, lane);
   } else {
     clear_other_bank(b, launch);
+    fetch_turns(b, launch.at);
     run_stages<T>(b);
   }
   __syncthreads();

@@ -45,22 +45,39 @@ bool room_for(const CudaArch& arch, std::size_t x_bytes) {
   return step_slots(arch, x_bytes, kStepStaticBytes) >= kStepMinSlots;
 }
 
-// Appends stages made for elements of `dtype`, which need `x_bytes` and, unless it is null, the
-// position of the step; deals out their tiles.
+// Adds to what a program knows of the position; false where that is another already.
+bool join_position(StepPosition* program, const StepPosition& at) {
+  const auto join = [](auto* mine, const auto& other) {
+    if (*mine != nullptr && other != nullptr && *mine != other) return false;
+    if (other != nullptr) *mine = other;
+    return true;
+  };
+  if (!join(&program->position, at.position) || !join(&program->turns, at.turns)) return false;
+  if (at.turns == nullptr) return true;
+  if (program->turns_size != 0 &&
+      (program->turns_size != at.turns_size || program->turns_stride != at.turns_stride ||
+       program->turns_rows != at.turns_rows)) {
+    return false;
+  }
+  program->turns_stride = at.turns_stride;
+  program->turns_rows = at.turns_rows;
+  program->turns_size = at.turns_size;
+  return true;
+}
+
+// Appends stages made for elements of `dtype`, which need `x_bytes`, and `at` of the position;
+// deals out their tiles.
 bool append(const CudaArch& arch, StepProgram* program, DType dtype, std::size_t x_bytes,
-            std::initializer_list<StepStage> stages, const std::int32_t* position = nullptr) {
+            std::initializer_list<StepStage> stages, const StepPosition& at = {}) {
   const std::size_t most = std::max(program->x_bytes, x_bytes);
   const std::size_t count = program->stages.size() + stages.size();
   if (!room_for(arch, most) || count > static_cast<std::size_t>(kStepMaxStages)) return false;
   if (!program->stages.empty() && program->dtype != dtype) return false;
-  if (position != nullptr && program->position != nullptr && program->position != position) {
-    return false;
-  }
   StepProgram joined = *program;
   joined.dtype = dtype;
   joined.x_bytes = most;
   joined.blocks = arch.sms;
-  if (position != nullptr) joined.position = position;
+  if (!join_position(&joined.at, at)) return false;
   for (StepStage stage : stages) {
     if (!connect_inputs(&joined, &stage) || !keeps_order(joined, stage)) return false;
     drop_overwritten(&joined, stage);
@@ -196,7 +213,7 @@ bool lower_call(const CudaArch& arch, const AttentionCall& call, StepProgram* pr
       sizeof(float);
   return append(arch, program, call.q.dtype,
                 static_cast<std::size_t>(step_align(static_cast<int>(merged))), {stage},
-                call.position.as<const std::int32_t>());
+                {.position = call.position.as<const std::int32_t>()});
 }
 
 bool lower_call(const CudaArch& arch, const AttentionInCall& call, StepProgram* program) {
@@ -206,7 +223,8 @@ bool lower_call(const CudaArch& arch, const AttentionInCall& call, StepProgram* 
   };
   if (!serves(arch, call.x.dtype, call.x.size(0)) || !streams(call.qkv, call.x.dtype) ||
       !is_vector_aligned(call.x) || !is_vector_aligned(call.norm) || head_size % 2 != 0 ||
-      !fits({capacity}) || !dense_rows(call.k_cache) || !dense_rows(call.v_cache)) {
+      head_size > kStepMaxTurns || !fits({capacity}) || !dense_rows(call.k_cache) ||
+      !dense_rows(call.v_cache)) {
     return false;
   }
   StepStage stage = product(call.qkv, call.x.data, call.q.data);
@@ -215,9 +233,6 @@ bool lower_call(const CudaArch& arch, const AttentionInCall& call, StepProgram* 
   stage.tiles = narrow((call.qkv.rows / 2 + 7) / 8);
   stage.eps = call.eps;
   stage.norm = call.norm.data;
-  stage.table = call.rope_table.as<const float>();
-  stage.table_stride = call.rope_table.stride(0);
-  stage.table_rows = narrow(call.rope_table.size(0));
   stage.k = call.k_cache.data;
   stage.v = call.v_cache.data;
   stage.k_head = call.k_cache.stride(0);
@@ -228,7 +243,11 @@ bool lower_call(const CudaArch& arch, const AttentionInCall& call, StepProgram* 
   stage.head_size = narrow(head_size);
   stage.capacity = narrow(capacity);
   return append(arch, program, call.x.dtype, operand_bytes(call.qkv), {stage},
-                call.position.as<const std::int32_t>());
+                {.position = call.position.as<const std::int32_t>(),
+                 .turns = call.rope_table.as<const float>(),
+                 .turns_stride = call.rope_table.stride(0),
+                 .turns_rows = narrow(call.rope_table.size(0)),
+                 .turns_size = narrow(head_size)});
 }
 
 bool lower_call(const CudaArch& arch, const AttentionOutCall& call, StepProgram* program) {

@@ -14,11 +14,11 @@ namespace engine::cuda {
 // Stages in order, and what a launch of them needs.
 struct StepProgram {
   std::vector<StepStage> stages;
-  DType dtype = DType::kBF16;              // of the elements: f16 or bf16
-  std::size_t x_bytes = 0;                 // shared memory for x
-  int blocks = 0;                          // of the launch
-  int tiles = 0;                           // dealt out so far
-  const std::int32_t* position = nullptr;  // of the step's token, where a stage needs it
+  DType dtype = DType::kBF16;  // of the elements: f16 or bf16
+  std::size_t x_bytes = 0;     // shared memory for x
+  int blocks = 0;              // of the launch
+  int tiles = 0;               // dealt out so far
+  StepPosition at;
   std::size_t exchange = 0;  // elements of the exchange, each stage's from a multiple of 8 on
 };
 
@@ -43,6 +43,6 @@ bool lower_call(const CudaArch& arch, const Call& call, Workspace scratch, StepP
 int step_slots(const CudaArch& arch, std::size_t x_bytes, std::size_t static_bytes);
 
 // Shared memory that the step kernel takes beside the ring and x, at the most.
-inline constexpr std::size_t kStepStaticBytes = 15104;
+inline constexpr std::size_t kStepStaticBytes = 13824;
 
 }  // namespace engine::cuda

@@ -15,7 +15,7 @@ __device__ __noinline__ void run_router() {
   const StepStage& stage = present_stage(b);
   StepConsumer c(b);
   const StepOperand<T> operand(b.x_area, stage);
-  const StepColumn x = operand_column<T, float>(operand, c.lane);
+  const std::uint32_t x = operand_column<T, float>(operand, c.warp, c.lane);
   const int row_bytes = stage.columns * static_cast<int>(sizeof(T));
   for (int first = 0; first < stage.experts; first += kStepRows) {
     run_tile<T, float>(
@@ -43,7 +43,7 @@ __device__ __noinline__ void run_moe_down() {
   StepConsumer c(b);
   constexpr bool kInt8 = std::is_same_v<Sum, int>;
   const StepOperand<T> operand(b.x_area, stage);
-  const StepColumn x = operand_column<T, Sum>(operand, c.lane);
+  const std::uint32_t x = operand_column<T, Sum>(operand, c.warp, c.lane);
   const int row_bytes = stage.columns * static_cast<int>(kInt8 ? 1 : sizeof(T));
   for (int s = 0; s < stage.top_k; ++s) {
     if (s > 0) consumers_sync();  // nobody reads the x of the expert before
@@ -64,7 +64,7 @@ __device__ __noinline__ void run_moe_down() {
               if (c.lane < kStepRows) sum = so_far;
               return;
             }
-            finish_tile<T>(b, stage, t, so_far, finish, 0, c.lane);
+            finish_tile<T>(b, stage, so_far, finish, 0, c.lane);
           });
     }
   }

@@ -111,6 +111,10 @@ struct DigitScale {
   }
 };
 
+// Words of x in shared memory, in each 16 bytes, are in the order 0, 2, 1, 3: a column of the
+// product reads two of them at once (step/product.cuh).
+__device__ inline uint4 operand_order(uint4 raw) { return make_uint4(raw.x, raw.z, raw.y, raw.w); }
+
 // The digits of eight elements into the three planes at element `k`.
 template <typename T>
 __device__ void store_digits(std::int8_t* planes, int plane, int k, uint4 raw, DigitScale scale) {
@@ -134,8 +138,10 @@ __device__ void store_digits(std::int8_t* planes, int plane, int k, uint4 raw, D
                         cd = __byte_perm(word[2], word[3], pick);
     const std::uint32_t ef = __byte_perm(word[4], word[5], pick),
                         gh = __byte_perm(word[6], word[7], pick);
-    *reinterpret_cast<uint2*>(planes + d * static_cast<unsigned>(plane) + k) =
-        make_uint2(__byte_perm(ab, cd, 0x5410), __byte_perm(ef, gh, 0x5410));
+    auto* words = reinterpret_cast<std::uint32_t*>(planes + d * static_cast<unsigned>(plane) +
+                                                   k / 16 * 16 + k % 16 / 2);
+    words[0] = __byte_perm(ab, cd, 0x5410);
+    words[2] = __byte_perm(ef, gh, 0x5410);
   }
 }
 
@@ -253,7 +259,7 @@ __device__ __noinline__ void prepare_held(int slot) {
       continue;
     }
     if (normed != nullptr) store_vector(normed + v * 8, value[i]);
-    if (has_values(stage)) store_vector(operand.values + v * 8, value[i]);
+    if (has_values(stage)) store_vector(operand.values + v * 8, operand_order(value[i]));
     if (stage.int8_weight) {
       store_digits<T>(operand.digits, operand.plane, v * 8, value[i], digit_scale);
     }

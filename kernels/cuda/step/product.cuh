@@ -1,12 +1,16 @@
 // A tile of a product: 16 rows of a weight, streamed through the ring, times x in shared memory.
 //
-// The rows are the M of mma m16n8k16 (or m16n8k32 of int8), x is column 0 of its N — with int8
-// weights its three digits are columns 0 to 2. A lane's 16 bytes of row g and of row g + 8 are the
-// A operands of two products, and the same 16 bytes of x their B operands: the order in which the
-// elements of K meet is free as long as both sides agree, so rows stay as the checkpoint has them
-// and nothing is converted. Each warp takes 64 bytes of every row of a slot. The warps' sums are
-// added in order by one of them, which changes from tile to tile and then finishes the rows.
-// int8: the int32 sums are exact, and so is their total; it is rounded once.
+// A lane's 16 bytes of a row are, as they are, the four A operands of one mma m16n8k16 (or m16n8k32
+// of int8): words 0 and 2 as row g of A, words 1 and 3 as its row g + 8. So an mma multiplies eight
+// rows, and B has two columns for x: even ones hold the words of x that meet words 0 and 2, odd
+// ones those that meet 1 and 3; the sum of a row is c0 (row g, an even column) plus c3 (row g + 8,
+// the odd one beside it). With int8 weights the three digits of x are three such pairs of columns,
+// and lane (g, d) has the sum of digit d; other columns hold copies, whose sums nobody reads. The
+// order in which the elements of K meet is free as long as both sides agree, so rows stay as the
+// checkpoint has them, nothing is converted and no register is moved.
+// Each warp takes 64 bytes of every row of a slot. The warps' sums are added in order by one of
+// them, which changes from tile to tile and then finishes the rows. int8: the int32 sums are exact,
+// and so is their total; it is rounded once.
 #pragma once
 
 #include <type_traits>
@@ -17,47 +21,46 @@
 
 namespace engine::cuda {
 
-// A lane's sums of the warp's part of a tile, in column order of the C operand.
+template <typename T>
+__device__ void multiply(float (&sums)[4], uint4 row, uint2 x) {
+  mma_16816<T>(sums, {row.x, row.y, row.z, row.w}, x.x, x.y);
+}
+template <typename T>
+__device__ void multiply(int (&sums)[4], uint4 row, uint2 x) {
+  mma_16832(sums, {row.x, row.y, row.z, row.w}, x.x, x.y);
+}
+
+// A lane's sums of the warp's part of rows g and g + 8 of a tile: of its digit, with int8 weights.
 template <typename Sum>
 struct TileSums {
-  Sum low[4] = {}, high[4] = {};
+  Sum upper[4] = {}, lower[4] = {};
 };
 
-template <typename T>
-__device__ void multiply(TileSums<float>& sums, uint4 upper, uint4 lower, uint4 x) {
-  mma_16816<T>(sums.low, {upper.x, lower.x, upper.y, lower.y}, x.x, x.y);
-  mma_16816<T>(sums.high, {upper.z, lower.z, upper.w, lower.w}, x.z, x.w);
-}
-template <typename T>
-__device__ void multiply(TileSums<int>& sums, uint4 upper, uint4 lower, uint4 x) {
-  mma_16832(sums.low, {upper.x, lower.x, upper.y, lower.y}, x.x, x.y);
-  mma_16832(sums.high, {upper.z, lower.z, upper.w, lower.w}, x.z, x.w);
-}
-
-// The column of x that a lane multiplies by, as a shared address (byte k of it belongs to byte k of
-// a row); none where the column is empty.
-struct StepColumn {
-  std::uint32_t address;
-  bool none;
-};
-
-// The warp's part of one tile.
+// The warp's part of one tile; `x` is the lane's column, at a shared address.
 template <typename T, typename Sum>
-__device__ TileSums<Sum> multiply_tile(StepConsumer& c, StepColumn x, int row_bytes) {
+__device__ TileSums<Sum> multiply_tile(StepConsumer& c, std::uint32_t x, int row_bytes) {
   TileSums<Sum> sums;
   const int within = c.warp * 64 + c.lane % 4 * 16;
   const auto offset = static_cast<std::uint32_t>(c.lane / 4 * kStepPitch + within);
-  const std::uint32_t column = x.address + static_cast<std::uint32_t>(within);
   for (int k = 0; k < row_bytes; k += kStepChunk) {
     c.wait_slot();
     const std::uint32_t place = c.ring.slot() + offset;
-    uint4 upper = make_uint4(0, 0, 0, 0), lower = upper, value = upper;
-    if (k + within < row_bytes) {  // past the end of a row there may be NaN
-      upper = load_shared(place);
-      lower = load_shared(place + 8 * kStepPitch);
-      if (!x.none) value = load_shared(column + static_cast<std::uint32_t>(k));
+    if (k + kStepChunk <= row_bytes) {
+      const uint4 upper = load_shared(place), lower = load_shared(place + 8 * kStepPitch);
+      const uint2 value = load_shared_pair(x + static_cast<std::uint32_t>(k));
+      multiply<T>(sums.upper, upper, value);
+      multiply<T>(sums.lower, lower, value);
+    } else {  // past the end of a row there may be NaN
+      uint4 upper = make_uint4(0, 0, 0, 0), lower = upper;
+      uint2 value = make_uint2(0, 0);
+      if (k + within < row_bytes) {
+        upper = load_shared(place);
+        lower = load_shared(place + 8 * kStepPitch);
+        value = load_shared_pair(x + static_cast<std::uint32_t>(k));
+      }
+      multiply<T>(sums.upper, upper, value);
+      multiply<T>(sums.lower, lower, value);
     }
-    multiply<T>(sums, upper, lower, value);
     c.release_slot();
   }
   return sums;
@@ -68,19 +71,20 @@ __device__ inline void leave_sums(const TileSums<float>& sums, long long (*parti
                                   int warp, int lane) {
   if (lane % 4 != 0) return;
   auto* rows = reinterpret_cast<float*>(partial[warp]);
-  rows[lane / 4] = sums.low[0] + sums.high[0];
-  rows[lane / 4 + 8] = sums.low[2] + sums.high[2];
+  rows[lane / 4] = sums.upper[0] + sums.upper[3];
+  rows[lane / 4 + 8] = sums.lower[0] + sums.lower[3];
 }
 __device__ inline void leave_sums(const TileSums<int>& sums, long long (*partial)[kStepRows],
                                   int warp, int lane) {
-  // Columns 0 and 1 are with lane 4 g, column 2 with the one after it.
-  const int upper = sums.low[0] + sums.high[0], lower = sums.low[2] + sums.high[2];
-  const int upper_third = __shfl_down_sync(kFullWarp, upper, 1);
-  const int lower_third = __shfl_down_sync(kFullWarp, lower, 1);
+  const int upper = sums.upper[0] + sums.upper[3], lower = sums.lower[0] + sums.lower[3];
+  const int upper1 = __shfl_down_sync(kFullWarp, upper, 1),
+            upper2 = __shfl_down_sync(kFullWarp, upper, 2),
+            lower1 = __shfl_down_sync(kFullWarp, lower, 1),
+            lower2 = __shfl_down_sync(kFullWarp, lower, 2);
   if (lane % 4 != 0) return;
   const auto joined = [](int d0, int d1, int d2) { return d0 + 256ll * d1 + 65536ll * d2; };
-  partial[warp][lane / 4] = joined(upper, sums.low[1] + sums.high[1], upper_third);
-  partial[warp][lane / 4 + 8] = joined(lower, sums.low[3] + sums.high[3], lower_third);
+  partial[warp][lane / 4] = joined(upper, upper1, upper2);
+  partial[warp][lane / 4 + 8] = joined(lower, lower1, lower2);
 }
 
 // Lane l gets the total of row l % 16.
@@ -101,11 +105,13 @@ __device__ inline float total_of(int, const long long (*partial)[kStepRows], int
   return static_cast<float>(total + __shfl_xor_sync(kFullWarp, total, 16));
 }
 
-// What the warp that finishes a tile fetches before the sums are there; bits as they were stored,
-// so that nothing waits for them.
+// What the warp that finishes a tile fetches, and works out, before the sums are there; bits as
+// they were stored, so that nothing waits for them.
 struct TileFinish {
+  int row;  // of lane % kStepRows
   unsigned short scale = 0, residual_half = 0;
-  float residual = 0.0f, cosine = 1.0f, sine = 0.0f;
+  float residual = 0.0f;
+  int head, d;  // kRope: of the row
 
   __device__ float scale_value() const {
     return __uint_as_float(static_cast<std::uint32_t>(scale) << 16);
@@ -117,6 +123,7 @@ __device__ inline TileFinish fetch_finish(const StepShared& b, const StepStage& 
                                           std::int64_t base, int lane) {
   TileFinish finish;
   const int row = tile_row(stage, tile, lane % kStepRows);
+  finish.row = row;
   if (row >= stage.rows) return finish;
   if (stage.int8_weight) finish.scale = stage.scales[base + row];
   if (stage.epilogue == StepEpilogue::kStore && stage.residual != nullptr) {
@@ -128,12 +135,9 @@ __device__ inline TileFinish fetch_finish(const StepShared& b, const StepStage& 
       finish.residual_half = __ldcg(static_cast<const unsigned short*>(stage.residual) + row);
     }
   }
-  if (stage.epilogue == StepEpilogue::kRope &&
-      row / stage.head_size < stage.heads + stage.kv_heads) {
-    const int at = min(step_position(b, stage), stage.table_rows - 1), i = row % stage.half;
-    const float* turn = stage.table + at * stage.table_stride;
-    finish.cosine = turn[i];
-    finish.sine = turn[i + stage.half];
+  if (stage.epilogue == StepEpilogue::kRope) {
+    finish.head = row / stage.head_size;
+    finish.d = row - finish.head * stage.head_size;
   }
   return finish;
 }
@@ -141,18 +145,19 @@ __device__ inline TileFinish fetch_finish(const StepShared& b, const StepStage& 
 // Turns a pair of q or k, and stores it, or v, where it belongs. Lane r < 8 has the first of pair
 // r, lane r + 8 its second.
 template <typename T>
-__device__ void finish_rope(const StepShared& b, const StepStage& stage, int row, float value,
+__device__ void finish_rope(const StepShared& b, const StepStage& stage, float value,
                             TileFinish finish, int lane) {
   const float mine = round_to<T>(value), other = __shfl_xor_sync(kFullWarp, mine, 8);
-  if (lane >= kStepRows || row >= stage.rows) return;
-  const int head = row / stage.head_size, d = row % stage.head_size;
+  if (lane >= kStepRows || finish.row >= stage.rows) return;
+  const int head = finish.head, d = finish.d;
   float turned = mine;
   if (head < stage.heads + stage.kv_heads) {
-    turned = lane < 8 ? mine * finish.cosine - other * finish.sine
-                      : mine * finish.cosine + other * finish.sine;
+    const int pair = lane < 8 ? d : d - stage.half;
+    const float cosine = b.turns[pair], sine = b.turns[pair + stage.half];
+    turned = lane < 8 ? mine * cosine - other * sine : mine * cosine + other * sine;
   }
   const T result = from_f32<T>(turned);
-  publish(b, stage, row, static_cast<T*>(stage.out) + head * stage.q_head + d, result,
+  publish(b, stage, finish.row, static_cast<T*>(stage.out) + head * stage.q_head + d, result,
           head < stage.heads);
   if (head < stage.heads) return;
   const int at = b.position;
@@ -166,11 +171,11 @@ __device__ void finish_rope(const StepShared& b, const StepStage& stage, int row
 // The sums of a tile become results; `value` is the sum of row lane % 16, scaled. `first` is the
 // element of out where the tile's matrix starts.
 template <typename T>
-__device__ void finish_tile(const StepShared& b, const StepStage& stage, int tile, float value,
+__device__ void finish_tile(const StepShared& b, const StepStage& stage, float value,
                             TileFinish finish, int first, int lane) {
-  const int row = tile_row(stage, tile, lane % kStepRows);
+  const int row = finish.row;
   if (stage.epilogue == StepEpilogue::kRope) {
-    return finish_rope<T>(b, stage, row, value, finish, lane);
+    return finish_rope<T>(b, stage, value, finish, lane);
   }
   if (stage.epilogue == StepEpilogue::kSilu) {
     const float mine = round_to<T>(value), up = __shfl_xor_sync(kFullWarp, mine, 8);
@@ -195,17 +200,17 @@ __device__ void finish_tile(const StepShared& b, const StepStage& stage, int til
 // All warps multiply a tile; one of them calls done(total of row lane % 16, fetched) at the end,
 // with fetched = fetch() asked for at the start.
 template <typename T, typename Sum, typename Fetch, typename Done>
-__device__ void run_tile(StepConsumer& c, StepShared& b, StepColumn x, int row_bytes, Fetch fetch,
-                         Done done) {
+__device__ void run_tile(StepConsumer& c, StepShared& b, std::uint32_t x, int row_bytes,
+                         Fetch fetch, Done done) {
   const int buffer = c.tiles % kStepPartials;
   const unsigned phase = static_cast<unsigned>(c.tiles / kStepPartials) & 1;
   const bool finishes = c.tiles % kStepWarps == c.warp;
   ++c.tiles;
-  TileFinish finish;
+  TileFinish finish{};
   if (finishes) finish = fetch();
   const TileSums<Sum> sums = multiply_tile<T, Sum>(c, x, row_bytes);
   mbarrier_wait(shared_address(&b.taken[buffer]),
-                phase ^ 1);  // the sums of four tiles ago are used up
+                phase ^ 1);  // the sums that were here are used up
   leave_sums(sums, b.partial[buffer], c.warp, c.lane);
   __syncwarp();
   if (c.lane == 0) mbarrier_arrive(shared_address(&b.summed[buffer]));
@@ -217,16 +222,16 @@ __device__ void run_tile(StepConsumer& c, StepShared& b, StepColumn x, int row_b
   done(total, finish);
 }
 
-// This lane's column of x.
+// The lane's column of x: the shared address of what meets its first 16 bytes of a row.
 template <typename T, typename Sum>
-__device__ StepColumn operand_column(const StepOperand<T>& operand, int lane) {
+__device__ std::uint32_t operand_column(const StepOperand<T>& operand, int warp, int lane) {
   const int column = lane / 4;
+  const int within = warp * 64 + lane % 4 * 16 + column % 2 * 8;
+  std::uint32_t base = shared_address(operand.values);
   if constexpr (std::is_same_v<Sum, int>) {
-    const int digit = min(column, kStepDigits - 1);
-    return {shared_address(operand.digits + digit * operand.plane), column >= kStepDigits};
-  } else {
-    return {shared_address(operand.values), column > 0};
+    base = shared_address(operand.digits + min(column / 2, kStepDigits - 1) * operand.plane);
   }
+  return base + static_cast<std::uint32_t>(within);
 }
 
 // All tiles of this block in a stage of kind kProduct or kMoeUp, whose x is ready.
@@ -237,18 +242,18 @@ __device__ __noinline__ void run_product() {
   StepConsumer c(b);
   constexpr bool kInt8 = std::is_same_v<Sum, int>;
   const StepOperand<T> operand(b.x_area, stage);
-  const StepColumn x = operand_column<T, Sum>(operand, c.lane);
+  const std::uint32_t x = operand_column<T, Sum>(operand, c.warp, c.lane);
   const int row_bytes = stage.columns * static_cast<int>(kInt8 ? 1 : sizeof(T));
-  const int per_matrix = stage.top_k > 0 ? stage.tiles / stage.top_k : stage.tiles;
+  const bool mixture = stage.top_k > 0;
+  const int per_matrix = mixture ? stage.tiles / stage.top_k : stage.tiles;
   for (int t = step_first_tile(b.block, b.blocks, stage.rotation); t < stage.tiles; t += b.blocks) {
-    const int slot = t / per_matrix, tile = t % per_matrix;
-    const std::int64_t base =
-        stage.top_k > 0 ? static_cast<std::int64_t>(b.chosen[slot]) * stage.rows : 0;
+    const int slot = mixture ? t / per_matrix : 0, tile = t - slot * per_matrix;
+    const std::int64_t base = mixture ? static_cast<std::int64_t>(b.chosen[slot]) * stage.rows : 0;
     run_tile<T, Sum>(
         c, b, x, row_bytes, [&] { return fetch_finish(b, stage, tile, base, c.lane); },
         [&](float total, TileFinish finish) {
           if constexpr (kInt8) total = total * b.unit * b.tiny * finish.scale_value();
-          finish_tile<T>(b, stage, tile, total, finish, slot * stage.half, c.lane);
+          finish_tile<T>(b, stage, total, finish, slot * stage.half, c.lane);
         });
   }
   c.leave(b);

@@ -62,20 +62,25 @@ struct alignas(16) StepStage {
   const void* residual = nullptr;         // (N) or null
 
   const std::int32_t* ids = nullptr;      // kEmbed
-  const float* table = nullptr;           // kRope: (P, Dh) cos, sin
   void *k = nullptr, *v = nullptr;        // (G, C, Dh), rows of a head adjacent
   std::int64_t k_head = 0, v_head = 0;    // elements from head to head of the cache
-  std::int64_t table_stride = 0;          // from position to position
   std::int64_t q_head = 0, out_head = 0;  // elements from head to head of q and out
   std::int32_t heads = 0, kv_heads = 0, head_size = 0;
-  std::int32_t group = 1;       // query heads of a key/value head
-  std::int32_t capacity = 0;    // C
-  std::int32_t table_rows = 0;  // P
-  std::int32_t window = 0;      // 0: none
-  float scale = 0.0f;           // of the scores
+  std::int32_t group = 1;     // query heads of a key/value head
+  std::int32_t capacity = 0;  // C
+  std::int32_t window = 0;    // 0: none
+  float scale = 0.0f;         // of the scores
 
   const void* router = nullptr;         // (E, K) T
   std::int32_t experts = 0, top_k = 0;  // E, S
+};
+
+// What stages know of the position of the step's token, the same for all of a program.
+struct StepPosition {
+  const std::int32_t* position = nullptr;       // null: no stage asks
+  const float* turns = nullptr;                 // (P, Dh) cos, then sin; null: no stage asks
+  std::int64_t turns_stride = 0;                // from position to position
+  std::int32_t turns_rows = 0, turns_size = 0;  // P, Dh
 };
 
 // Rows of a tile, the M of the tensor cores' product.
@@ -108,6 +113,8 @@ inline constexpr int kStepMaxStages = 1024;
 inline constexpr int kStepMaxOpenTiles = 16;
 // Query heads that share one pass over keys and values.
 inline constexpr int kStepHeadTile = 4;
+// Cosines and sines of a position, at the most.
+inline constexpr int kStepMaxTurns = 256;
 inline constexpr int kStepMaxHeadSize = kStepChunk / 4 / 2;  // four keys are a row of a slot
 // Units of attention (groups of query heads) whose splits are counted.
 inline constexpr int kStepMaxUnits = 1024;

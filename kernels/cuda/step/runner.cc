@@ -64,7 +64,7 @@ void StepRunner::launch(const StepProgram& program, const Loaded* loaded) {
   step.count = static_cast<std::int32_t>(program.stages.size());
   step.slots = step_slots(context_.arch(), program.x_bytes, kStepStaticBytes);
   step.x_bytes = static_cast<std::int32_t>(program.x_bytes);
-  step.position = program.position;
+  step.at = program.at;
   step.control = static_cast<StepControl*>(state.control.data);
   step.exchange = static_cast<std::uint16_t*>(state.exchange.data);
   step.exchange_bank = static_cast<std::int32_t>(state.bank);

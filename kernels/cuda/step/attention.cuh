@@ -5,13 +5,13 @@
 // positions come through the ring, so they stream while q is still being computed; those of this
 // step's own position are read from the cache directly.
 // Who computes what: a block has items of step_split, a range of keys for one or kStepHeadTile
-// query heads. A warp takes 16 keys at a time: eight rows of an mma each for the scores, as in
-// step/product.cuh (rows of K
-// times columns of q) and as its K for the sums (columns of V times weights). Lane (g, t) = (lane
-// / 4, lane % 4) has the scores of head t and two keys; a weight is split in two numbers of T, so
-// that its product with V is good to 16 bits and more. Every warp keeps its own running maximum,
-// total and sums, which are merged in a fixed order at the end: over the warps, and, where a unit
-// has several splits, over those by the block that finishes last. Limit: the bytes of K and V.
+// query heads. A warp takes 16 keys at a time: for the scores as the rows of two mma m16n8k16, as
+// in step/product.cuh, times columns of q; for the sums as their K, columns of V times weights.
+// Lane (g, t) = (lane / 4, lane % 4) has the scores of head t and two keys; a weight is split in
+// two numbers of T, so that its product with V is good to 16 bits and more. Every warp keeps its
+// own running maximum, total and sums, which are merged in a fixed order at the end: over the
+// warps, and, where a unit has several splits, over those by the block that finishes last. Limit:
+// the bytes of K and V.
 #pragma once
 
 #include "kernels/cuda/device/mma.cuh"
@@ -99,9 +99,11 @@ template <typename T, int kBlocks, bool kExact>
 __device__ float2 scores_of(const AttentionState<T, kBlocks, kExact>& s, std::uint32_t queries,
                             std::uint32_t rows, int keys, float scale) {
   const int row_bytes = s.row_bytes(), key = lane_key(s.g);
+  const int place = s.g % 4 * kStepPitch + s.g / 4 * 2 * row_bytes;
   const std::uint32_t first =
-      rows + static_cast<std::uint32_t>(s.g % 4 * kStepPitch + s.g / 4 * 2 * row_bytes + s.t * 16);
-  const std::uint32_t second = first + static_cast<std::uint32_t>(row_bytes);
+      rows + static_cast<std::uint32_t>((key < keys ? place : 0) + s.t * 16);
+  const std::uint32_t second =
+      rows + static_cast<std::uint32_t>((key + 1 < keys ? place + row_bytes : 0) + s.t * 16);
   const std::uint32_t query =
       queries + static_cast<std::uint32_t>(s.g / 2 * 2 * kStepMaxHeadSize + s.t * 16 + s.g % 2 * 8);
   float upper[4] = {}, lower[4] = {};
@@ -213,7 +215,7 @@ __device__ void attend_keys(StepConsumer& c, StepShared& b, AttentionState<T, kB
   int left = max(0, min(item.end, item.position) - item.begin);  // keys of slots to come
   const int slots = (left + kStepSlotKeys - 1) / kStepSlotKeys;
   const float scale = stage.scale * kStepLog2e;
-  const bool own = item.end > item.position && c.warp == slots * kChunks % kStepWarps;
+  const bool own = item.end > item.position && c.warp == (left + 15) / 16 % kStepWarps;
   // Before this stage every warp has released all it read: slots that come once need no waiting.
   const bool at_once = 2 * slots <= c.ring.count;
   int turn = own ? -1 : 0;  // the quarter of the warps whose slot is next

@@ -2,44 +2,15 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
-#include <array>
 #include <cstddef>
 #include <utility>
 #include <vector>
 
 #include "kernels/cuda/step/lower.h"
+#include "tests/kernels/step_operands.h"
 
 namespace engine::cuda {
 namespace {
-
-constexpr CudaArch kH200{};
-constexpr CudaArch kA100{.major = 8, .minor = 0, .sms = 108, .shared_bytes = 163 * 1024};
-
-// Operands at addresses that nobody reads.
-class Operands {
- public:
-  Tensor tensor(DType dtype, Shape shape, std::size_t offset = 0) {
-    return Tensor::contiguous(storage_.data() + next(offset), dtype, Device{DeviceKind::kCuda, 0},
-                              shape);
-  }
-  Weight weight(QuantFormat format, std::int64_t rows, std::int64_t columns,
-                std::size_t offset = 0) {
-    return {.data = storage_.data() + next(offset),
-            .scales = storage_.data() + next(0),
-            .format = format,
-            .rows = rows,
-            .columns = columns,
-            .device = Device{DeviceKind::kCuda, 0}};
-  }
-
- private:
-  std::size_t next(std::size_t offset) {
-    at_ += 256;
-    return at_ + offset;
-  }
-  alignas(256) std::array<std::byte, 65536> storage_{};
-  std::size_t at_ = 0;
-};
 
 LinearCall linear(Operands& o, std::int64_t tokens, std::int64_t rows, std::int64_t columns,
                   DType dtype, QuantFormat format) {

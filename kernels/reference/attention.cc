@@ -25,19 +25,19 @@ AttentionResult attention(const AttentionProblem& problem, View q, View k_cache,
     const std::int64_t begin = problem.first_key(t), end = problem.end_key(t);
     if (begin >= end) continue;
     const auto key_row = static_cast<std::size_t>(h / group * problem.capacity + begin) * width;
-    const View query = q.subspan(static_cast<std::size_t>(index) * width, width);
+    const double* query = &q[static_cast<std::size_t>(index) * width];
     double* out = &result.out[static_cast<std::size_t>(index) * width];
     Values score(static_cast<std::size_t>(end - begin), 0.0);
     for (std::size_t j = 0; j < score.size(); ++j) {
-      score[j] = problem.scale * dot(query, k_cache.subspan(key_row + j * width, width));
+      const double* key = &k_cache[key_row + j * width];
+      for (std::size_t i = 0; i < width; ++i) score[j] += problem.scale * query[i] * key[i];
     }
     const double greatest = *std::max_element(score.begin(), score.end());
     double sum = 0.0;
     for (double& s : score) sum += s = std::exp(s - greatest);
     for (std::size_t j = 0; j < score.size(); ++j) {
       const double* value = &v_cache[key_row + j * width];
-      const double weight = score[j] / sum;
-      for (std::size_t i = 0; i < width; ++i) out[i] += weight * value[i];
+      for (std::size_t i = 0; i < width; ++i) out[i] += score[j] / sum * value[i];
     }
     result.lse[static_cast<std::size_t>(h * problem.tokens + t)] = greatest + std::log(sum);
   }

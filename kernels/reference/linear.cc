@@ -3,19 +3,6 @@
 
 namespace engine::reference {
 
-double dot(View a, View b) {
-  constexpr std::size_t kSums = 8;
-  double sums[kSums] = {};
-  std::size_t k = 0;
-  for (; k + kSums <= a.size(); k += kSums) {
-    for (std::size_t i = 0; i < kSums; ++i) sums[i] += a[k + i] * b[k + i];
-  }
-  double sum = 0.0;
-  for (const double part : sums) sum += part;
-  for (; k < a.size(); ++k) sum += a[k] * b[k];
-  return sum;
-}
-
 Values linear(View x, View weight, View residual, std::int64_t inputs) {
   const auto columns = static_cast<std::size_t>(inputs);
   ENGINE_REQUIRE(inputs > 0 && x.size() % columns == 0 && weight.size() % columns == 0,
@@ -26,8 +13,9 @@ Values linear(View x, View weight, View residual, std::int64_t inputs) {
   Values out(tokens * outputs);
   for (std::size_t t = 0; t < tokens; ++t) {
     for (std::size_t n = 0; n < outputs; ++n) {
-      const double sum = dot(x.subspan(t * columns, columns), weight.subspan(n * columns, columns));
-      out[t * outputs + n] = residual.empty() ? sum : residual[t * outputs + n] + sum;
+      double sum = residual.empty() ? 0.0 : residual[t * outputs + n];
+      for (std::size_t k = 0; k < columns; ++k) sum += x[t * columns + k] * weight[n * columns + k];
+      out[t * outputs + n] = sum;
     }
   }
   return out;

@@ -23,10 +23,6 @@ using View = std::span<const double>;
 // included. Arithmetic alone: shares no code with quant/half.h.
 double round_to(DType dtype, double value);
 
-// Σ a_i b_i of two rows of one length. Eight partial sums, which keep as many multiply-adds in
-// flight: in double, the order of summation is far below what any tolerance allows.
-double dot(View a, View b);
-
 // (T, D): rows `ids` of table (V, D); a row of NaN for an id outside [0, V).
 Values embed(View table, std::int64_t width, std::span<const std::int32_t> ids);
 

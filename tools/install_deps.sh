@@ -5,7 +5,7 @@
 set -euo pipefail
 
 packages=(
-  g++ cmake ninja-build make pkg-config git ca-certificates
+  g++ cmake ninja-build make pkg-config git ca-certificates ccache
   nlohmann-json3-dev libcli11-dev libpcre2-dev libsentencepiece-dev doctest-dev
 )
 

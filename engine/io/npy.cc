@@ -34,7 +34,12 @@ NpyWriter::NpyWriter(std::filesystem::path path, std::int64_t rows, std::int64_t
 
   file_ = std::fopen(temporary_.c_str(), "wb");
   if (file_ == nullptr) fail_write(errno);
-  if (std::fwrite(header.data(), 1, header.size(), file_) != header.size()) fail_write(errno);
+  if (std::fwrite(header.data(), 1, header.size(), file_) != header.size()) {
+    const int error = errno;  // the destructor doesn't run for what was never constructed
+    std::fclose(file_);
+    std::remove(temporary_.c_str());
+    fail_write(error);
+  }
 }
 
 NpyWriter::~NpyWriter() {

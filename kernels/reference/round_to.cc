@@ -1,10 +1,22 @@
+#include <algorithm>
+#include <bit>
 #include <cmath>
+#include <cstdint>
 #include <limits>
 
 #include "kernels/core/check.h"
 #include "kernels/reference/reference.h"
 
 namespace engine::reference {
+namespace {
+
+// 2^exponent of a normal double, by its bits: tests round very many values, and ldexp took a third
+// of their time.
+double power_of_two(int exponent) {
+  return std::bit_cast<double>(static_cast<std::uint64_t>(exponent + 1023) << 52);
+}
+
+}  // namespace
 
 double round_to(DType dtype, double value) {
   ENGINE_REQUIRE(is_float(dtype), "round_to: ", dtype);
@@ -13,10 +25,11 @@ double round_to(DType dtype, double value) {
   const int least_exponent = dtype == DType::kF16 ? -14 : -126;  // of a normal number
   const int greatest_exponent = dtype == DType::kF16 ? 15 : 127;
   const int exponent = std::max(std::ilogb(value), least_exponent);
-  // The spacing of representable numbers around `value`; nearbyint rounds ties to even.
+  // The spacing of representable numbers around `value`, from 2^-149 to 2^1016; nearbyint rounds
+  // ties to even.
   const int spacing = exponent - (digits - 1);
-  const double rounded = std::ldexp(std::nearbyint(std::ldexp(value, -spacing)), spacing);
-  if (std::fabs(rounded) >= std::ldexp(1.0, greatest_exponent + 1)) {
+  const double rounded = std::nearbyint(value * power_of_two(-spacing)) * power_of_two(spacing);
+  if (std::fabs(rounded) >= power_of_two(greatest_exponent + 1)) {
     return std::copysign(std::numeric_limits<double>::infinity(), value);
   }
   return rounded;

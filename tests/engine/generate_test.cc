@@ -238,6 +238,24 @@ TEST_CASE("NpyWriter writes what a reader of the format finds, for any width of 
   }
 }
 
+TEST_CASE("NpyWriter leaves nothing behind where its file can't take the name") {
+  const TempDir directory;
+  const std::filesystem::path path = directory.path() / "taken";
+  std::filesystem::create_directory(path);
+  const std::vector<float> row(4, 1.0f);
+  NpyWriter writer(path, 1, 4);
+  writer.append(row);
+  const Outcome refused = outcome_of([&] { writer.close(); });
+  CHECK(refused.is(ErrorKind::kIo));
+  CHECK(refused.says(path.string()));
+  CHECK(std::filesystem::is_directory(path));
+  std::size_t entries = 0;
+  for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator(directory.path())) {
+    ++entries;
+  }
+  CHECK(entries == 1);
+}
+
 TEST_CASE("NpyWriter makes the file whole or not at all") {
   const TempDir directory;
   const std::filesystem::path path = directory.path() / "a.npy";

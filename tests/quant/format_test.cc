@@ -38,7 +38,9 @@ template <typename Element>
 std::vector<float> decode(QuantFormat format, const std::vector<Element>& stored) {
   // One byte off any alignment: rows of a file start anywhere.
   std::vector<std::byte> bytes(stored.size() * sizeof(Element) + 1);
-  std::memcpy(bytes.data() + 1, stored.data(), stored.size() * sizeof(Element));
+  if (!stored.empty()) {
+    std::memcpy(bytes.data() + 1, stored.data(), stored.size() * sizeof(Element));
+  }
   std::vector<float> out(stored.size() + 1, -7.0f);
   const std::span<float> row(out.data(), stored.size());
   format_info(format).decode_row({bytes.data() + 1, bytes.size() - 1}, nullptr, row);

@@ -14,11 +14,6 @@ __device__ inline std::uint64_t evict_first_policy() {
   return policy;
 }
 
-// Asks for the line of global memory at `address` to be brought into L2.
-__device__ inline void prefetch_line(const void* address) {
-  asm volatile("prefetch.global.L2 [%0];" ::"l"(address) : "memory");
-}
-
 // Copies `bytes` (a multiple of 16) and counts them on `barrier`. Both ends on a multiple of 16.
 __device__ inline void bulk_copy(std::uint32_t shared, const void* global, unsigned bytes,
                                  std::uint32_t barrier, std::uint64_t policy) {

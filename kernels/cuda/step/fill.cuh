@@ -103,7 +103,7 @@ template <typename T>
 __device__ void fill_attention(StepFiller& f, StepShared& b, const StepStage& stage) {
   const int position = step_position(b, stage), first = first_key_of(stage, position);
   const StepSplit split = step_split(position + 1 - first, stage.group, stage.kv_heads, b.blocks);
-  const int group = f.warp * StepFiller::kRows + f.lane;  // of keys: a row of a slot
+  const int group = f.warp * StepFiller::kRows + f.lane;  // of four keys: a row of a slot
   for (int i = step_first_tile(b.block, b.blocks, stage.rotation); i < split.units * split.splits;
        i += b.blocks) {
     const AttentionItem item = attention_item(stage, split, first, position, i);
@@ -111,10 +111,8 @@ __device__ void fill_attention(StepFiller& f, StepShared& b, const StepStage& st
     const T* values = static_cast<const T*>(stage.v) + item.kv * stage.v_head;
     const int end = min(item.end, position);
     for (int key = item.begin; key < end; key += kStepSlotKeys) {
-      const std::int64_t at =
-          static_cast<std::int64_t>(key + kStepRowKeys * group) * stage.head_size;
-      const int keys_of_group =
-          f.lane < StepFiller::kRows ? min(kStepRowKeys, end - key - kStepRowKeys * group) : 0;
+      const std::int64_t at = static_cast<std::int64_t>(key + 4 * group) * stage.head_size;
+      const int keys_of_group = f.lane < StepFiller::kRows ? min(4, end - key - 4 * group) : 0;
       const unsigned bytes = static_cast<unsigned>(max(keys_of_group, 0) * stage.head_size) *
                              static_cast<unsigned>(sizeof(T));
       const unsigned of_warp = __reduce_add_sync(kFullWarp, bytes);

@@ -30,22 +30,9 @@ __device__ void run_embed(const StepShared& b, const StepStage& stage) {
   }
 }
 
-// Asks for the scales of the first tile that a warp will finish, before it waits for x.
-__device__ inline void prefetch_scales(StepShared& b, const StepStage& stage) {
-  if (!stage.int8_weight || stage.kind == StepKind::kMoeUp) return;
-  const StepConsumer c(b);
-  const int tile = first_own_tile(c, b, stage);
-  if (tile >= stage.tiles || c.lane >= kStepRows) return;
-  const std::int64_t base =
-      stage.kind == StepKind::kMoeDown ? static_cast<std::int64_t>(b.chosen[0]) * stage.rows : 0;
-  const int row = tile_row(stage, tile, c.lane);
-  if (row < stage.rows) prefetch_line(stage.scales + base + row);
-}
-
 // Every thread that computes calls.
 template <typename T>
 __device__ void run_stage(StepShared& b, const StepStage& stage) {
-  prefetch_scales(b, stage);
   switch (stage.kind) {
     case StepKind::kEmbed:
       return run_embed<T>(b, stage);

@@ -18,10 +18,12 @@ __device__ __noinline__ void run_router() {
   const std::uint32_t x = operand_column<T, float>(operand, c.warp, c.lane);
   const int row_bytes = stage.columns * static_cast<int>(sizeof(T));
   for (int first = 0; first < stage.experts; first += kStepRows) {
-    run_tile<T, float>(c, b, x, row_bytes, [&](float total) {
-      const int expert = first + c.lane;
-      if (c.lane < kStepRows && expert < stage.experts) b.logits[expert] = total;
-    });
+    run_tile<T, float>(
+        c, b, x, row_bytes, [] { return TileFinish{}; },
+        [&](float total, TileFinish) {
+          const int expert = first + c.lane;
+          if (c.lane < kStepRows && expert < stage.experts) b.logits[expert] = total;
+        });
   }
   consumers_sync();  // every logit is in
   if (c.warp == 0) {
@@ -48,25 +50,22 @@ __device__ __noinline__ void run_moe_down() {
     prepare_operand<T>(stage, s);
     const std::int64_t base = static_cast<std::int64_t>(b.chosen[s]) * stage.rows;
     const float share = b.share[s];
-    const auto fetch = [&](int t) {
-      return t < stage.tiles ? fetch_finish(b, stage, t, base, c.lane) : TileFinish{};
-    };
-    TileFinish finish = fetch(first_own_tile(c, b, stage));
     int open = 0;
     for (int t = step_first_tile(b.block, b.blocks, stage.rotation); t < stage.tiles;
          t += b.blocks, ++open) {
-      run_tile<T, Sum>(c, b, x, row_bytes, [&](float total) {
-        if constexpr (kInt8) total = total * b.unit * b.tiny * finish.scale_value();
-        float& sum = b.open[open][c.lane % kStepRows];
-        const float so_far = (s == 0 ? 0.0f : sum) + share * total;
-        if (s + 1 < stage.top_k) {
-          __syncwarp();  // every lane of a row has read it
-          if (c.lane < kStepRows) sum = so_far;
-        } else {
-          finish_tile<T>(b, stage, so_far, finish, 0, c.lane);
-        }
-        finish = fetch(t + kStepWarps * b.blocks);
-      });
+      run_tile<T, Sum>(
+          c, b, x, row_bytes, [&] { return fetch_finish(b, stage, t, base, c.lane); },
+          [&](float total, TileFinish finish) {
+            if constexpr (kInt8) total = total * b.unit * b.tiny * finish.scale_value();
+            float& sum = b.open[open][c.lane % kStepRows];
+            const float so_far = (s == 0 ? 0.0f : sum) + share * total;
+            if (s + 1 < stage.top_k) {
+              __syncwarp();  // both lanes of a row have read it
+              if (c.lane < kStepRows) sum = so_far;
+              return;
+            }
+            finish_tile<T>(b, stage, so_far, finish, 0, c.lane);
+          });
     }
   }
   c.leave(b);

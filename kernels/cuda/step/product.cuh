@@ -1,4 +1,4 @@
-// A tile of a product: eight rows of a weight, streamed through the ring, times x in shared memory.
+// A tile of a product: 16 rows of a weight, streamed through the ring, times x in shared memory.
 //
 // A lane's 16 bytes of a row are, as they are, the four A operands of one mma m16n8k16 (or m16n8k32
 // of int8): words 0 and 2 as row g of A, words 1 and 3 as its row g + 8. So an mma multiplies eight
@@ -8,9 +8,9 @@
 // and lane (g, d) has the sum of digit d; other columns hold copies, whose sums nobody reads. The
 // order in which the elements of K meet is free as long as both sides agree, so rows stay as the
 // checkpoint has them, nothing is converted and no register is moved.
-// Each warp takes 128 bytes of every row of a slot, in two pieces of 64. The warps' sums are added
-// in order by one of them, which changes from tile to tile and then finishes the rows. int8: the
-// int32 sums are exact, and so is their total; it is rounded once.
+// Each warp takes 64 bytes of every row of a slot. The warps' sums are added in order by one of
+// them, which changes from tile to tile and then finishes the rows. int8: the int32 sums are exact,
+// and so is their total; it is rounded once.
 #pragma once
 
 #include <type_traits>
@@ -30,82 +30,79 @@ __device__ void multiply(int (&sums)[4], uint4 row, uint2 x) {
   mma_16832(sums, {row.x, row.y, row.z, row.w}, x.x, x.y);
 }
 
-// A lane's sums of the warp's part of row g of a tile, in each of the two pieces: of its digit,
-// with int8 weights.
+// A lane's sums of the warp's part of rows g and g + 8 of a tile: of its digit, with int8 weights.
 template <typename Sum>
 struct TileSums {
-  Sum first[4] = {}, second[4] = {};
-
-  __device__ Sum total() const { return first[0] + first[3] + (second[0] + second[3]); }
+  Sum upper[4] = {}, lower[4] = {};
 };
 
 // The warp's part of one tile; `x` is the lane's column, at a shared address.
 template <typename T, typename Sum>
 __device__ TileSums<Sum> multiply_tile(StepConsumer& c, std::uint32_t x, int row_bytes) {
   TileSums<Sum> sums;
-  const int within = c.warp * kStepPart + c.lane % 4 * 16;
+  const int within = c.warp * 64 + c.lane % 4 * 16;
   const auto offset = static_cast<std::uint32_t>(c.lane / 4 * kStepPitch + within);
   for (int k = 0; k < row_bytes; k += kStepChunk) {
     c.wait_slot();
-    const std::uint32_t place = c.ring.slot() + offset, column = x + static_cast<std::uint32_t>(k);
+    const std::uint32_t place = c.ring.slot() + offset;
     if (k + kStepChunk <= row_bytes) {
-      const uint4 first = load_shared(place), second = load_shared(place + 64);
-      const uint2 x_first = load_shared_pair(column), x_second = load_shared_pair(column + 64);
-      multiply<T>(sums.first, first, x_first);
-      multiply<T>(sums.second, second, x_second);
+      const uint4 upper = load_shared(place), lower = load_shared(place + 8 * kStepPitch);
+      const uint2 value = load_shared_pair(x + static_cast<std::uint32_t>(k));
+      multiply<T>(sums.upper, upper, value);
+      multiply<T>(sums.lower, lower, value);
     } else {  // past the end of a row there may be NaN
-      uint4 first = make_uint4(0, 0, 0, 0), second = first;
-      uint2 x_first = make_uint2(0, 0), x_second = x_first;
+      uint4 upper = make_uint4(0, 0, 0, 0), lower = upper;
+      uint2 value = make_uint2(0, 0);
       if (k + within < row_bytes) {
-        first = load_shared(place);
-        x_first = load_shared_pair(column);
+        upper = load_shared(place);
+        lower = load_shared(place + 8 * kStepPitch);
+        value = load_shared_pair(x + static_cast<std::uint32_t>(k));
       }
-      if (k + within + 64 < row_bytes) {
-        second = load_shared(place + 64);
-        x_second = load_shared_pair(column + 64);
-      }
-      multiply<T>(sums.first, first, x_first);
-      multiply<T>(sums.second, second, x_second);
+      multiply<T>(sums.upper, upper, value);
+      multiply<T>(sums.lower, lower, value);
     }
     c.release_slot();
   }
   return sums;
 }
 
-// The warp leaves its sums of the rows for the warp that adds them up.
+// The warp leaves its sums of rows g and g + 8 for the warp that adds them up.
 __device__ inline void leave_sums(const TileSums<float>& sums, long long (*partial)[kStepRows],
                                   int warp, int lane) {
-  if (lane % 4 == 0) reinterpret_cast<float*>(partial[warp])[lane / 4] = sums.total();
+  if (lane % 4 != 0) return;
+  auto* rows = reinterpret_cast<float*>(partial[warp]);
+  rows[lane / 4] = sums.upper[0] + sums.upper[3];
+  rows[lane / 4 + 8] = sums.lower[0] + sums.lower[3];
 }
 __device__ inline void leave_sums(const TileSums<int>& sums, long long (*partial)[kStepRows],
                                   int warp, int lane) {
-  const int digit0 = sums.total();
-  const int digit1 = __shfl_down_sync(kFullWarp, digit0, 1),
-            digit2 = __shfl_down_sync(kFullWarp, digit0, 2);
-  if (lane % 4 == 0) partial[warp][lane / 4] = digit0 + 256ll * digit1 + 65536ll * digit2;
+  const int upper = sums.upper[0] + sums.upper[3], lower = sums.lower[0] + sums.lower[3];
+  const int upper1 = __shfl_down_sync(kFullWarp, upper, 1),
+            upper2 = __shfl_down_sync(kFullWarp, upper, 2),
+            lower1 = __shfl_down_sync(kFullWarp, lower, 1),
+            lower2 = __shfl_down_sync(kFullWarp, lower, 2);
+  if (lane % 4 != 0) return;
+  const auto joined = [](int d0, int d1, int d2) { return d0 + 256ll * d1 + 65536ll * d2; };
+  partial[warp][lane / 4] = joined(upper, upper1, upper2);
+  partial[warp][lane / 4 + 8] = joined(lower, lower1, lower2);
 }
 
-// Lane l gets the total of row l % kStepRows.
-template <typename Value, typename Sum>
-__device__ Sum sum_of_warps(const long long (*partial)[kStepRows], int lane) {
-  constexpr int kParts = 32 / kStepRows, kWarps = kStepWarps / kParts;
-  Sum total = 0;
-#pragma unroll
-  for (int w = 0; w < kWarps; ++w) {
-    total +=
-        reinterpret_cast<const Value*>(partial[lane / kStepRows * kWarps + w])[lane % kStepRows];
-  }
-#pragma unroll
-  for (int offset = kStepRows; offset < 32; offset *= 2) {
-    total += __shfl_xor_sync(kFullWarp, total, offset);
-  }
-  return total;
-}
+// Lane l gets the total of row l % 16.
 __device__ inline float total_of(float, const long long (*partial)[kStepRows], int lane) {
-  return sum_of_warps<float, float>(partial, lane);
+  float total = 0.0f;
+#pragma unroll
+  for (int w = 0; w < kStepWarps / 2; ++w) {
+    total += reinterpret_cast<const float*>(partial[lane / 16 * (kStepWarps / 2) + w])[lane % 16];
+  }
+  return total + __shfl_xor_sync(kFullWarp, total, 16);
 }
 __device__ inline float total_of(int, const long long (*partial)[kStepRows], int lane) {
-  return static_cast<float>(sum_of_warps<long long, long long>(partial, lane));
+  long long total = 0;
+#pragma unroll
+  for (int w = 0; w < kStepWarps / 2; ++w) {
+    total += partial[lane / 16 * (kStepWarps / 2) + w][lane % 16];
+  }
+  return static_cast<float>(total + __shfl_xor_sync(kFullWarp, total, 16));
 }
 
 // What the warp that finishes a tile fetches, and works out, before the sums are there; bits as
@@ -145,19 +142,19 @@ __device__ inline TileFinish fetch_finish(const StepShared& b, const StepStage& 
   return finish;
 }
 
-// Turns a pair of q or k, and stores it, or v, where it belongs. Lane r < kStepPairs has the first
-// of pair r, lane r + kStepPairs its second.
+// Turns a pair of q or k, and stores it, or v, where it belongs. Lane r < 8 has the first of pair
+// r, lane r + 8 its second.
 template <typename T>
 __device__ void finish_rope(const StepShared& b, const StepStage& stage, float value,
                             TileFinish finish, int lane) {
-  const float mine = round_to<T>(value), other = __shfl_xor_sync(kFullWarp, mine, kStepPairs);
+  const float mine = round_to<T>(value), other = __shfl_xor_sync(kFullWarp, mine, 8);
   if (lane >= kStepRows || finish.row >= stage.rows) return;
   const int head = finish.head, d = finish.d;
   float turned = mine;
   if (head < stage.heads + stage.kv_heads) {
-    const int pair = lane < kStepPairs ? d : d - stage.half;
+    const int pair = lane < 8 ? d : d - stage.half;
     const float cosine = b.turns[pair], sine = b.turns[pair + stage.half];
-    turned = lane < kStepPairs ? mine * cosine - other * sine : mine * cosine + other * sine;
+    turned = lane < 8 ? mine * cosine - other * sine : mine * cosine + other * sine;
   }
   const T result = from_f32<T>(turned);
   publish(b, stage, finish.row, static_cast<T*>(stage.out) + head * stage.q_head + d, result,
@@ -171,8 +168,8 @@ __device__ void finish_rope(const StepShared& b, const StepStage& stage, float v
   to[static_cast<std::int64_t>(at) * stage.head_size + d] = result;
 }
 
-// The sums of a tile become results; `value` is the sum of row lane % kStepRows, scaled. `first` is
-// the element of out where the tile's matrix starts.
+// The sums of a tile become results; `value` is the sum of row lane % 16, scaled. `first` is the
+// element of out where the tile's matrix starts.
 template <typename T>
 __device__ void finish_tile(const StepShared& b, const StepStage& stage, float value,
                             TileFinish finish, int first, int lane) {
@@ -181,8 +178,8 @@ __device__ void finish_tile(const StepShared& b, const StepStage& stage, float v
     return finish_rope<T>(b, stage, value, finish, lane);
   }
   if (stage.epilogue == StepEpilogue::kSilu) {
-    const float mine = round_to<T>(value), up = __shfl_xor_sync(kFullWarp, mine, kStepPairs);
-    if (lane < kStepPairs && row < stage.half) {
+    const float mine = round_to<T>(value), up = __shfl_xor_sync(kFullWarp, mine, 8);
+    if (lane < 8 && row < stage.half) {
       publish(b, stage, first + row, static_cast<T*>(stage.out) + first + row,
               from_f32<T>(mine / (1.0f + __expf(-mine)) * up));
     }
@@ -200,22 +197,17 @@ __device__ void finish_tile(const StepShared& b, const StepStage& stage, float v
   }
 }
 
-// The first tile that this warp finishes, of those that the block is about to multiply; after it,
-// every kStepWarps-th of the block is its own.
-__device__ inline int first_own_tile(const StepConsumer& c, const StepShared& b,
-                                     const StepStage& stage) {
-  const int turn = static_cast<int>(static_cast<unsigned>(c.warp - c.tiles) % kStepWarps);
-  return step_first_tile(b.block, b.blocks, stage.rotation) + turn * b.blocks;
-}
-
-// All warps multiply a tile; the one whose turn it is calls done(total of row lane % kStepRows).
-template <typename T, typename Sum, typename Done>
+// All warps multiply a tile; one of them calls done(total of row lane % 16, fetched) at the end,
+// with fetched = fetch() asked for at the start.
+template <typename T, typename Sum, typename Fetch, typename Done>
 __device__ void run_tile(StepConsumer& c, StepShared& b, std::uint32_t x, int row_bytes,
-                         Done done) {
+                         Fetch fetch, Done done) {
   const int buffer = c.tiles % kStepPartials;
   const unsigned phase = static_cast<unsigned>(c.tiles / kStepPartials) & 1;
   const bool finishes = c.tiles % kStepWarps == c.warp;
   ++c.tiles;
+  TileFinish finish{};
+  if (finishes) finish = fetch();
   const TileSums<Sum> sums = multiply_tile<T, Sum>(c, x, row_bytes);
   mbarrier_wait(shared_address(&b.taken[buffer]),
                 phase ^ 1);  // the sums that were here are used up
@@ -227,14 +219,14 @@ __device__ void run_tile(StepConsumer& c, StepShared& b, std::uint32_t x, int ro
   const float total = total_of(Sum{}, b.partial[buffer], c.lane);
   __syncwarp();
   if (c.lane == 0) mbarrier_arrive(shared_address(&b.taken[buffer]));
-  done(total);
+  done(total, finish);
 }
 
 // The lane's column of x: the shared address of what meets its first 16 bytes of a row.
 template <typename T, typename Sum>
 __device__ std::uint32_t operand_column(const StepOperand<T>& operand, int warp, int lane) {
   const int column = lane / 4;
-  const int within = warp * kStepPart + lane % 4 * 16 + column % 2 * 8;
+  const int within = warp * 64 + lane % 4 * 16 + column % 2 * 8;
   std::uint32_t base = shared_address(operand.values);
   if constexpr (std::is_same_v<Sum, int>) {
     base = shared_address(operand.digits + min(column / 2, kStepDigits - 1) * operand.plane);
@@ -254,20 +246,15 @@ __device__ __noinline__ void run_product() {
   const int row_bytes = stage.columns * static_cast<int>(kInt8 ? 1 : sizeof(T));
   const bool mixture = stage.top_k > 0;
   const int per_matrix = mixture ? stage.tiles / stage.top_k : stage.tiles;
-  const auto slot_of = [&](int t) { return mixture ? t / per_matrix : 0; };
-  const auto fetch = [&](int t) {
-    if (t >= stage.tiles) return TileFinish{};
-    const int slot = slot_of(t);
-    const std::int64_t base = mixture ? static_cast<std::int64_t>(b.chosen[slot]) * stage.rows : 0;
-    return fetch_finish(b, stage, t - slot * per_matrix, base, c.lane);
-  };
-  TileFinish finish = fetch(first_own_tile(c, b, stage));
   for (int t = step_first_tile(b.block, b.blocks, stage.rotation); t < stage.tiles; t += b.blocks) {
-    run_tile<T, Sum>(c, b, x, row_bytes, [&](float total) {
-      if constexpr (kInt8) total = total * b.unit * b.tiny * finish.scale_value();
-      finish_tile<T>(b, stage, total, finish, slot_of(t) * stage.half, c.lane);
-      finish = fetch(t + kStepWarps * b.blocks);
-    });
+    const int slot = mixture ? t / per_matrix : 0, tile = t - slot * per_matrix;
+    const std::int64_t base = mixture ? static_cast<std::int64_t>(b.chosen[slot]) * stage.rows : 0;
+    run_tile<T, Sum>(
+        c, b, x, row_bytes, [&] { return fetch_finish(b, stage, tile, base, c.lane); },
+        [&](float total, TileFinish finish) {
+          if constexpr (kInt8) total = total * b.unit * b.tiny * finish.scale_value();
+          finish_tile<T>(b, stage, total, finish, slot * stage.half, c.lane);
+        });
   }
   c.leave(b);
 }

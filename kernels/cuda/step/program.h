@@ -83,8 +83,8 @@ struct StepPosition {
   std::int32_t turns_rows = 0, turns_size = 0;  // P, Dh
 };
 
-// Rows of a tile: half the M of the tensor cores' product (step/product.cuh). Pairs of them.
-inline constexpr int kStepRows = 8, kStepPairs = kStepRows / 2;
+// Rows of a tile, the M of the tensor cores' product.
+inline constexpr int kStepRows = 16;
 // Warps that compute, and those that feed them: a warp issues its lanes' bulk copies one after the
 // other, so it takes several to issue as fast as memory delivers.
 inline constexpr int kStepWarps = 16;
@@ -94,9 +94,8 @@ inline constexpr int kStepConsumers = kStepWarps * 32;
 inline constexpr int kStepHeldVectors = 8;
 inline constexpr int kStepMaxColumns = kStepHeldVectors * 8 * kStepConsumers;
 inline constexpr int kStepThreads = kStepConsumers + kStepFillers * 32;
-// Bytes of a row in one slot of the ring, and those of them that are a warp's. Long pieces suit the
-// memory, and take fewer copies.
-inline constexpr int kStepPart = 128, kStepChunk = kStepWarps * kStepPart;
+// Bytes of a row in one slot of the ring: 64 a warp.
+inline constexpr int kStepChunk = kStepWarps * 64;
 // Slots that may be on their way at a time. More would not raise the rate, only make every other
 // access of the multiprocessor queue behind them.
 inline constexpr int kStepInFlight = 3;
@@ -105,8 +104,6 @@ inline constexpr int kStepPitch = kStepChunk + 64;
 inline constexpr int kStepSlotBytes = kStepRows * kStepPitch;
 inline constexpr int kStepMaxSlots = 16;
 inline constexpr int kStepMinSlots = 3;
-// Keys, or values, in a row of a slot of the ring, and in a slot.
-inline constexpr int kStepRowKeys = 8, kStepSlotKeys = kStepRowKeys * kStepRows;
 // Digits of x, most of the experts that a token chooses, of experts, of stages, of tiles that a
 // block sums up over several experts.
 inline constexpr int kStepDigits = 3;
@@ -118,7 +115,7 @@ inline constexpr int kStepMaxOpenTiles = 16;
 inline constexpr int kStepHeadTile = 4;
 // Cosines and sines of a position, at the most.
 inline constexpr int kStepMaxTurns = 256;
-inline constexpr int kStepMaxHeadSize = kStepChunk / kStepRowKeys / 2;
+inline constexpr int kStepMaxHeadSize = kStepChunk / 4 / 2;  // four keys are a row of a slot
 // Units of attention (groups of query heads) whose splits are counted.
 inline constexpr int kStepMaxUnits = 1024;
 
@@ -132,6 +129,9 @@ ENGINE_STEP_FUNCTION inline int step_first_tile(int block, int blocks, int rotat
   const int first = block - rotation;
   return first < 0 ? first + blocks : first;
 }
+
+// Keys, or values, that a slot of the ring holds: four to each of its rows.
+inline constexpr int kStepSlotKeys = 4 * kStepRows;
 
 // Floats of what a warp, or a split, leaves of one head: sums (Dh), maximum, total, two of padding.
 ENGINE_STEP_FUNCTION inline int step_record_floats(int head_size) { return head_size + 4; }

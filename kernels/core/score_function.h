@@ -58,6 +58,7 @@ struct ScoreRule {
 struct PlainScore {
   // value = s + slope · (q − k) + offset where kAffine.
   static constexpr bool kAffine = true;
+  static constexpr bool kSloped = false, kUnitSlope = false;  // slope ≠ 0, slope = 1
   ENGINE_HOST_DEVICE static float slope(const ScoreRule&, int) { return 0.0f; }
   ENGINE_HOST_DEVICE static float offset(const ScoreRule&, int) { return 0.0f; }
   // Where not kAffine.
@@ -83,6 +84,7 @@ struct CausalScore : PlainScore {
 };
 
 struct RelScore : PlainScore {
+  static constexpr bool kSloped = true, kUnitSlope = true;
   ENGINE_HOST_DEVICE static float slope(const ScoreRule&, int) { return 1.0f; }
 };
 
@@ -93,6 +95,7 @@ struct HeadBiasScore : PlainScore {
 };
 
 struct AlibiScore : PlainScore {
+  static constexpr bool kSloped = true;
   ENGINE_HOST_DEVICE static float slope(const ScoreRule& rule, int h) {
     return -exp2f(-8.0f * static_cast<float>(h + 1) / static_cast<float>(rule.heads));
   }

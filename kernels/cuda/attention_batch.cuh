@@ -21,10 +21,10 @@ struct BatchSequence {
 };
 
 struct AttentionBatchArguments {
-  void* out;            // (B, Q, H, Dh)
-  const void* q;        // (B, Q, H, Dh)
-  const void *k, *v;    // (B, K, G, Dh)
-  float* lse;           // (B, H, Q) or null
+  void* out;                               // (B, Q, H, Dh)
+  const void* q;                           // (B, Q, H, Dh)
+  const void *k, *v;                       // (B, K, G, Dh)
+  float* lse;                              // (B, H, Q) or null
   const int *query_offsets, *key_offsets;  // (N + 1), of a ragged batch, or null
   const int* position;                     // (1) or null
   BatchStrides out_stride, q_stride, k_stride, v_stride;

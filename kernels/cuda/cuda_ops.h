@@ -45,8 +45,13 @@ class CudaOps final : public Ops {
   StepRunner& steps() { return steps_; }
 
  private:
+  // What every op does first.
   template <typename C>
-  void begin(const char* name, const C& call);
+  void begin(const char* name, const C& call) {
+    check_call(call);
+    context_.make_current();
+    context_.begin_op(name);
+  }
 
   void feed_forward_int8(const FeedForwardCall& call, Workspace scratch);
 

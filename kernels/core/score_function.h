@@ -143,7 +143,13 @@ struct SoftCapScore : PlainScore {
   static constexpr bool kAffine = false;
   // tanh(x) = 1 − 2 ÷ (exp(2 x) + 1).
   ENGINE_HOST_DEVICE static float value(const ScoreRule& rule, float s) {
+#if defined(__CUDA_ARCH__)
+    // Approximations by the special function unit: within 2^-20 of the cap.
+    const float e = __expf(s * __fdividef(2.0f, rule.cap));
+    return fmaf(-2.0f * rule.cap, __fdividef(1.0f, e + 1.0f), rule.cap);
+#else
     return rule.cap * (1.0f - 2.0f / (expf(2.0f * s / rule.cap) + 1.0f));
+#endif
   }
   // 1 − tanh² from the value.
   ENGINE_HOST_DEVICE static float derivative(const ScoreRule& rule, float value) {

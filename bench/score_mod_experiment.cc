@@ -114,22 +114,19 @@ class Operands {
     }
   }
 
-  // The same for rows of dq, which need no other query; errors are those of sums of weights and of
-  // score gradients, each rounded to the type.
+  // The same for rows of dq, which need no other query. The gradients of scores are differences
+  // from δ, which is that of `out` as it is stored: so is the oracle's.
   void verify_gradient(ScoreKind kind) {
     const std::int64_t last = config_.batch - 1;
     const auto plane = [&](const Tensor& t) { return decoded(backend_, t.slice(0, last, 1)); };
-    const std::vector<double> found = plane(dq_), dout = plane(dout_);
+    const std::vector<double> found = plane(dq_), dout = plane(dout_), out = plane(out_);
     const std::int64_t row = config_.heads * config_.head_size;
     const double unit = config_.dtype == DType::kBF16 ? 0x1p-8 : 0x1p-11;
     for (const std::int64_t i : {std::int64_t{0}, config_.length / 2, config_.length - 1}) {
       const auto at = [&](const std::vector<double>& values) {
         return reference::Values(values.begin() + i * row, values.begin() + (i + 1) * row);
       };
-      const reference::Values expected =
-          reference::attention_backward(problem(kind, i), at(oracle_q_), oracle_k_, oracle_v_,
-                                        at(dout))
-              .dq;
+      const reference::Values expected = gradient(kind, i, at(oracle_q_), at(dout), at(out));
       double greatest = 1e-3;
       for (const double x : expected) greatest = std::max(greatest, std::fabs(x));
       for (std::size_t j = 0; j < expected.size(); ++j) {
@@ -142,6 +139,27 @@ class Operands {
   }
 
  private:
+  // dq of the query at `position`, with δ from `out`.
+  reference::Values gradient(ScoreKind kind, std::int64_t position, const reference::Values& q,
+                             const reference::Values& dout, const reference::Values& out) const {
+    const reference::AttentionBatchProblem p = problem(kind, position);
+    reference::Values dq = reference::attention_backward(p, q, oracle_k_, oracle_v_, dout).dq;
+    const reference::Values exact = reference::attention_batch(p, q, oracle_k_, oracle_v_).out;
+    const auto width = static_cast<std::size_t>(config_.head_size);
+    for (std::int64_t h = 0; h < config_.heads; ++h) {
+      const std::size_t first = static_cast<std::size_t>(h) * width;
+      const reference::Values weights = reference::attention_weights(p, q, oracle_k_, 0, h);
+      double moved = 0.0;  // of δ
+      for (std::size_t d = first; d < first + width; ++d) moved += dout[d] * (out[d] - exact[d]);
+      for (std::int64_t j = 0; j < p.keys; ++j) {
+        for (std::size_t d = 0; d < width; ++d) {
+          dq[first + d] -= p.scale * moved * weights[static_cast<std::size_t>(j)] *
+                           oracle_k_[p.key_row(j, h) * width + d];
+        }
+      }
+    }
+    return dq;
+  }
   Tensor taken() {
     const Shape shape{config_.batch, config_.length, config_.heads, config_.head_size};
     memory_.push_back(

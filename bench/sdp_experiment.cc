@@ -171,11 +171,13 @@ class Layer {
   Weight in_, out_;
 };
 
-// |a − b| ≤ t + t |b| everywhere.
-void expect_close(const std::vector<float>& a, const std::vector<float>& b, double tolerance) {
+// |a − b| ≤ t + t |b|, and one unit in the last place of what is stored, everywhere.
+void expect_close(const std::vector<float>& a, const std::vector<float>& b, double tolerance,
+                  DType dtype) {
+  const double unit = dtype == DType::kBF16 ? 0x1p-7 : dtype == DType::kF16 ? 0x1p-10 : 0x1p-23;
   for (std::size_t i = 0; i < a.size(); ++i) {
     const double difference = std::fabs(static_cast<double>(a[i]) - static_cast<double>(b[i]));
-    const double allowed = tolerance * (1.0 + std::fabs(static_cast<double>(b[i])));
+    const double allowed = tolerance + (tolerance + unit) * std::fabs(static_cast<double>(b[i]));
     ENGINE_CHECK(difference <= allowed, ErrorKind::kNumeric, "sdp: output ", i,
                  " of the fused path is ", a[i], ", composed ", b[i]);
   }
@@ -216,7 +218,7 @@ std::vector<Result> measure(const RunContext& context, const Config& config) {
   composed(backend.ops(), workspace);
   const std::vector<float> expected = layer.result();
   fused(backend.ops(), workspace);
-  expect_close(layer.result(), expected, config.padding > 0 ? 1e-2 : 1e-3);
+  expect_close(layer.result(), expected, config.padding > 0 ? 1e-2 : 1e-3, config.dtype);
 
   std::vector<Result> results;
   const auto report = [&](const char* metric, double microseconds) {

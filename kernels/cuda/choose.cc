@@ -186,6 +186,10 @@ AttentionBatchPlan choose_attention_batch(const CudaArch& arch,
   if (!vectors || problem.dtype == DType::kF32 || bucket == 0) return plan;
   plan.kernel = AttentionBatchKernel::kTiles;
   plan.head_bucket = bucket;
+  if (bucket == 16 && problem.queries <= kSmallRows && problem.keys <= kSmallRows) {
+    plan.kernel = AttentionBatchKernel::kSmall;
+    return plan;
+  }
   // Smaller heads gain nothing from wider products: exp2 bounds them. Of f16 only the common forms
   // are compiled.
   const bool compiled = problem.dtype == DType::kBF16 || plan.form == ScoreForm::kOffset ||

@@ -121,6 +121,7 @@ AttentionPlan choose_attention(const CudaArch& arch, const AttentionProblem& pro
 
 enum class AttentionBatchKernel {
   kSm90,   // flash attention on Hopper's warpgroup products and bulk copies
+  kSmall,  // tensor cores, small heads of short sequences whole in shared memory
   kTiles,  // flash attention on tensor cores
   kPlain,  // flash attention on CUDA cores, any type and head size
 };
@@ -132,7 +133,11 @@ enum class ScoreForm {
   kFree,    // a function of the score
 };
 
+// Most queries and keys of kSmall.
+inline constexpr int kSmallRows = 256;
+
 struct AttentionBatchProblem {
+  std::int64_t queries = 1, keys = 1;  // of a sequence, the most
   std::int64_t head_size = 128;
   DType dtype = DType::kBF16;
   ScoreKind score = ScoreKind::kNoop;

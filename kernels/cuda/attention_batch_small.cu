@@ -53,7 +53,7 @@ __device__ __forceinline__ void attend_small(const AttentionBatchArguments& a,
   constexpr int kPlane = SmallTile::kRows * SmallTile::kRow;
   const int first_query = shift + first_row;
   const int last_query = shift + min(first_row + 16, s.queries) - 1;
-  const KeyInterval seen = block_keys(a.rule, first_query, last_query, s.keys);
+  const KeyInterval seen = a.block_keys(first_query, last_query, s.keys);
   BatchLane<SmallTile> lane(a, first_query, s.keys, head);
   float out[SmallTile::kHead / 8][4] = {};
   std::uint32_t q_fragment[1][4];

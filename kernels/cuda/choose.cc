@@ -201,6 +201,17 @@ AttentionBatchPlan choose_attention_batch(const CudaArch& arch,
   return plan;
 }
 
+std::int64_t attention_batch_section(const CudaArch& arch, const ScoreRule& rule,
+                                     std::int64_t heads, std::int64_t query_blocks,
+                                     std::int64_t head_bytes) {
+  const std::int64_t section = attention_section(arch, heads, query_blocks, head_bytes);
+  const bool grows =
+      rule.causal || visit_score(rule.kind, [](auto row) { return decltype(row)::kGrows; });
+  if (grows) return section;
+  return std::clamp<std::int64_t>(ceil_div(arch.sms, std::max<std::int64_t>(query_blocks, 1)), 1,
+                                  section);
+}
+
 std::int64_t attention_section(const CudaArch& arch, std::int64_t heads, std::int64_t query_blocks,
                                std::int64_t head_bytes) {
   constexpr std::int64_t kFewItems = 24;                              // of a multiprocessor

@@ -161,6 +161,12 @@ AttentionBatchPlan choose_attention_batch(const CudaArch& arch,
 std::int64_t attention_section(const CudaArch& arch, std::int64_t heads, std::int64_t query_blocks,
                                std::int64_t head_bytes);
 
+// The same for attention_batch, `heads` being those of all sequences. Where every item has as many
+// keys as any other, no more heads than it takes to keep every multiprocessor busy.
+std::int64_t attention_batch_section(const CudaArch& arch, const ScoreRule& rule,
+                                     std::int64_t heads, std::int64_t query_blocks,
+                                     std::int64_t head_bytes);
+
 // Floats that a decode block leaves for the combination: (group, Dh) sums, then (group, 2) maxima
 // and totals, rounded up to 16 bytes.
 std::int64_t decode_record_floats(std::int64_t group, std::int64_t head_size);

@@ -60,8 +60,8 @@ __device__ bool batch_item(const Sm90BatchArguments& a, int shift, int round, Ba
   item->first_query = shift + item->first_row;
   const int rows = min(Tile::kQueries, item->sequence.queries - item->first_row);
   if (rows <= 0) return true;
-  const KeyInterval seen = block_keys(a.batch.rule, item->first_query, item->first_query + rows - 1,
-                                      item->sequence.keys);
+  const KeyInterval seen =
+      a.batch.block_keys(item->first_query, item->first_query + rows - 1, item->sequence.keys);
   item->begin = seen.begin, item->end = seen.end;
   item->tiles = (max(seen.end - seen.begin, 0) + Tile::kKeys - 1) / Tile::kKeys;
   return true;
@@ -201,8 +201,8 @@ void launch_sm90_batch(CudaContext& context, const AttentionBatchCall& call) {
   constexpr std::int64_t kKeyAndValueBytes = 4;  // of a column
   const std::int64_t heads = call.sequences() * a.batch.heads;
   a.section_heads = static_cast<int>(
-      attention_section(context.arch(), heads, a.query_blocks,
-                        call.keys() * call.q.size(3) * kKeyAndValueBytes / a.batch.group));
+      attention_batch_section(context.arch(), a.batch.rule, heads, a.query_blocks,
+                              call.keys() * call.q.size(3) * kKeyAndValueBytes / a.batch.group));
   const std::int64_t items = heads * a.query_blocks;
   ENGINE_CHECK(items < 0x7fffffff, ErrorKind::kUnsupported, "attention_batch: ", items,
                " blocks of queries");

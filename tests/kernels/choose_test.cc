@@ -195,6 +195,20 @@ TEST_CASE(
   CHECK(kernel(kH200) == Kernel::kPlain);
 }
 
+TEST_CASE("heads of a batch share L2 unless later blocks see more keys") {
+  constexpr std::int64_t kHeads = 128, kBlocks = 8, kBytes = 512 * 1024;
+  ScoreRule rule;
+  CHECK(attention_batch_section(kH200, rule, kHeads, kBlocks, kBytes) == 17);  // 132 ÷ 8, up
+  CHECK(attention_batch_section(kH200, rule, 4, 1, kBytes) == 4);
+  CHECK(attention_batch_section(kH200, rule, kHeads, 1000, kBytes) == 1);
+  rule.kind = ScoreKind::kCausal;
+  CHECK(attention_batch_section(kH200, rule, kHeads, kBlocks, kBytes) ==
+        attention_section(kH200, kHeads, kBlocks, kBytes));
+  rule = {.kind = ScoreKind::kRel, .causal = true};
+  CHECK(attention_batch_section(kH200, rule, kHeads, kBlocks, kBytes) ==
+        attention_section(kH200, kHeads, kBlocks, kBytes));
+}
+
 TEST_CASE("Hopper's attention serves head sizes to 256 in four compiled ones") {
   AttentionProblem problem{.tokens = 64, .heads = 4, .kv_heads = 4, .bound = 64};
   const auto bucket = [&](std::int64_t head_size) {

@@ -84,11 +84,13 @@ void check_batch(BatchAttention& a, bool with_lse) {
   }
 }
 
-std::vector<BatchCase> all_cases() {
+// Head sizes are kernels of their own on a GPU alone.
+std::vector<BatchCase> all_cases(const Backend& backend) {
+  const bool gpu = backend.device().kind == DeviceKind::kCuda;
   std::vector<BatchCase> cases;
   for (const ScoreKind kind : kScoreKinds) {
     for (const std::int64_t head_size : {16, 64, 128}) {
-      cases.push_back(dense_case(2, 150, 150, head_size, kind));
+      if (gpu || head_size == 16) cases.push_back(dense_case(2, 150, 150, head_size, kind));
     }
     BatchCase ragged = dense_case(1, 1, 5, 64, kind);
     ragged.queries = {1, 0, 130, 70, 3}, ragged.keys = {5, 40, 257, 70, 0};
@@ -113,7 +115,8 @@ std::vector<BatchCase> all_cases() {
   prefix.extent = 200;
   cases.push_back(prefix);
   BatchCase many = dense_case(3, 129, 129, 64);  // more items than multiprocessors
-  many.heads = 48, many.kv_heads = 48, many.large = true;
+  many.heads = many.kv_heads = gpu ? 48 : 2;
+  many.large = gpu;
   cases.push_back(many);
   BatchCase long_context = dense_case(1, 2, 131072, 64);
   long_context.large = true;
@@ -126,7 +129,7 @@ std::vector<BatchCase> all_cases() {
 
 TEST_CASE("attention_batch is as exact as the plain composition") {
   on_every_backend([](Backend& backend) {
-    for (const BatchCase& problem : cases_for(backend, all_cases())) {
+    for (const BatchCase& problem : cases_for(backend, all_cases(backend))) {
       for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
         if (!runs_in(backend, problem, dtype)) continue;
         BatchAttention dense(backend, problem, dtype);

@@ -24,4 +24,9 @@ struct PlanesView {
 // nothing links its library. Throws Error{kDevice} where the driver refuses.
 CUtensorMap make_tensor_map(const CudaContext& context, const PlanesView& view, int box_rows);
 
+// The same of `batches` such tensors, `batch_stride` elements apart: coordinates (column, row, plane,
+// batch).
+CUtensorMap make_tensor_map_4d(const CudaContext& context, const PlanesView& view,
+                               std::int64_t batches, std::int64_t batch_stride, int box_rows);
+
 }  // namespace engine::cuda

@@ -1,0 +1,131 @@
+// What the parts of Hopper's attention backward share: tiles, parameters, shared memory, steps.
+#pragma once
+
+#include <cuda.h>
+
+#include <cstdint>
+
+#include "kernels/cuda/attention_backward.cuh"
+#include "kernels/cuda/device/cp_async.cuh"
+
+namespace engine::cuda {
+
+// kHead: the compiled head size. Two consumer warpgroups of 64 keys each; queries pass in tiles.
+template <int kHeadSize>
+struct BackwardTile {
+  static constexpr int kHead = kHeadSize, kKeys = 128, kQueries = 64, kGroups = 2;
+  static constexpr int kStages = 3;
+  static constexpr int kBlocks = kHead / 64;  // of 64 columns, as they lie in shared memory
+  static constexpr int kThreads = 128 * (kGroups + 1);
+  static constexpr int kSumRegisters = kHead / 2;    // of dK, of dV: 64 keys × kHead
+  static constexpr int kScoreRegisters = 32;         // 64 keys × 64 queries
+  static constexpr int kQueryRegisters = kHead / 4;  // of dQ: 64 queries × kHead / 2
+  static constexpr int kKeyBlockBytes = kKeys * 128, kQueryBlockBytes = kQueries * 128;
+  static constexpr int kKeyBytes = kBlocks * kKeyBlockBytes;
+  static constexpr int kQueryBytes = kBlocks * kQueryBlockBytes;
+  static constexpr int kGradientBytes = kGroups * kQueryBlockBytes;  // dS: 64 queries × 128 keys
+  static constexpr int kRowBytes = kQueries * 4;
+  // K, V, the stages of Q and of dO, two stages of dS, those of −lse and of −δ; the barriers; room
+  // to align the start.
+  static constexpr int kTileBytes =
+      2 * kKeyBytes + 2 * kStages * (kQueryBytes + kRowBytes) + 2 * kGradientBytes;
+#ifdef DIAG_BULK
+  static constexpr int kStagingBytes = 64 * kHead * 4;
+#else
+  static constexpr int kStagingBytes = 0;
+#endif
+  static constexpr int kSharedBytes = kTileBytes + kStagingBytes + 1024 + 256;
+  static_assert(kHead == 64 || kHead == 128);
+};
+
+struct Sm90BackwardArguments {
+  BackwardShape shape;
+  void *dk, *dv;
+  BackwardRows dk_rows, dv_rows;
+  const float *minus_lse, *minus_delta;  // (H, tiles, 64)
+  float* dq;                             // (H, tiles, 2, kHead / 16, 128, 4)
+  std::uint32_t* counters;               // (H, tiles, 2), then the next block
+  int key_tiles;
+  float scale_log2;
+  bool deterministic;
+};
+
+// The work of a block: a tile of keys of one key/value head of a sequence, against the tiles of
+// queries [begin, end) of each head of its group, the last first.
+struct BackwardItem {
+  int batch, kv_head, first_key;  // first_key: of the tile, in its sequence
+  int key_tile, begin, end, steps, shift;
+  BackwardMask mask;
+
+  template <typename Tile>
+  __device__ static BackwardItem make(const Sm90BackwardArguments& a, int index) {
+    BackwardItem item;
+    item.read<Tile>(a, index);
+    return item;
+  }
+
+ private:
+  template <typename Tile>
+  __device__ void read(const Sm90BackwardArguments& a, int index) {
+    key_tile = index % a.key_tiles;
+    const int kv_heads = a.shape.heads / a.shape.group;
+    kv_head = index / a.key_tiles % kv_heads;
+    batch = index / a.key_tiles / kv_heads;
+    first_key = key_tile * Tile::kKeys;
+    shift = a.shape.shift();
+    mask = {a.shape.key_count(batch), a.shape.window, a.shape.causal};
+    const int count = a.shape.query_count(batch);
+    const int last = mask.end(first_key, Tile::kKeys, shift, count);
+    begin = mask.begin(first_key, shift) / Tile::kQueries;
+    end = (last + Tile::kQueries - 1) / Tile::kQueries;
+    steps = first_key < mask.keys ? max(0, end - begin) * a.shape.group : 0;
+  }
+};
+
+// Walks the steps of an item.
+struct BackwardPlace {
+  int head, tile;
+
+  __device__ explicit BackwardPlace(const Sm90BackwardArguments& a, const BackwardItem& item)
+      : head(item.kv_head * a.shape.group), tile(item.end - 1) {}
+  __device__ void advance(const BackwardItem& item) {
+    if (--tile < item.begin) tile = item.end - 1, ++head;
+  }
+};
+
+// Shared memory of a block. full: of Q with −lse, of dO with −δ; empty: of both.
+template <typename Tile>
+struct BackwardShared {
+  std::uint8_t *k, *v;     // (kBlocks, kKeys, 64)
+  std::uint8_t *q, *dout;  // (kStages, kBlocks, kQueries, 64)
+  std::uint8_t* gradient;  // (2, kGroups, kQueries, 64)
+  float *minus_lse, *minus_delta;  // (kStages, kQueries)
+  std::uint64_t *k_full, *v_full, *q_full, *dout_full, *empty, *gradient_full, *gradient_empty;
+  int* item;
+#ifdef DIAG_BULK
+  float* staging;
+#endif
+
+  __device__ explicit BackwardShared(std::uint8_t* raw) {
+    k = raw + (1024 - shared_address(raw) % 1024) % 1024;  // the swizzle counts from 1024
+    v = k + Tile::kKeyBytes;
+    q = v + Tile::kKeyBytes;
+    dout = q + Tile::kStages * Tile::kQueryBytes;
+    gradient = dout + Tile::kStages * Tile::kQueryBytes;
+    minus_lse = reinterpret_cast<float*>(gradient + 2 * Tile::kGradientBytes);
+    minus_delta = minus_lse + Tile::kStages * Tile::kQueries;
+#ifdef DIAG_BULK
+    staging = reinterpret_cast<float*>(k + Tile::kTileBytes);
+#endif
+    k_full = reinterpret_cast<std::uint64_t*>(k + Tile::kTileBytes + Tile::kStagingBytes);
+    v_full = k_full + 1;
+    q_full = v_full + 1;
+    dout_full = q_full + Tile::kStages;
+    empty = dout_full + Tile::kStages;
+    gradient_full = empty + Tile::kStages;
+    gradient_empty = gradient_full + 2;
+    item = reinterpret_cast<int*>(gradient_empty + 2);
+  }
+};
+
+}  // namespace engine::cuda

@@ -14,7 +14,7 @@ namespace engine::cuda {
 template <int kHeadSize>
 struct BackwardTile {
   static constexpr int kHead = kHeadSize, kKeys = 128, kQueries = 64, kGroups = 2;
-  static constexpr int kStages = 3;
+  static constexpr int kStages = 3, kGradientStages = 2;
   static constexpr int kBlocks = kHead / 64;  // of 64 columns, as they lie in shared memory
   static constexpr int kThreads = 128 * (kGroups + 1);
   static constexpr int kSumRegisters = kHead / 2;    // of dK, of dV: 64 keys × kHead
@@ -25,16 +25,11 @@ struct BackwardTile {
   static constexpr int kQueryBytes = kBlocks * kQueryBlockBytes;
   static constexpr int kGradientBytes = kGroups * kQueryBlockBytes;  // dS: 64 queries × 128 keys
   static constexpr int kRowBytes = kQueries * 4;
-  // K, V, the stages of Q and of dO, two stages of dS, those of −lse and of −δ; the barriers; room
+  // K, V, the stages of Q and of dO, the stages of dS, those of −lse and of −δ; the barriers; room
   // to align the start.
   static constexpr int kTileBytes =
-      2 * kKeyBytes + 2 * kStages * (kQueryBytes + kRowBytes) + 2 * kGradientBytes;
-#ifdef DIAG_BULK
-  static constexpr int kStagingBytes = 64 * kHead * 4;
-#else
-  static constexpr int kStagingBytes = 0;
-#endif
-  static constexpr int kSharedBytes = kTileBytes + kStagingBytes + 1024 + 256;
+      2 * kKeyBytes + 2 * kStages * (kQueryBytes + kRowBytes) + kGradientStages * kGradientBytes;
+  static constexpr int kSharedBytes = kTileBytes + 1024 + 256;
   static_assert(kHead == 64 || kHead == 128);
 };
 
@@ -51,7 +46,7 @@ struct Sm90BackwardArguments {
 };
 
 // The work of a block: a tile of keys of one key/value head of a sequence, against the tiles of
-// queries [begin, end) of each head of its group, the last first.
+// queries [begin, end) of each head of its group.
 struct BackwardItem {
   int batch, kv_head, first_key;  // first_key: of the tile, in its sequence
   int key_tile, begin, end, steps, shift;
@@ -67,7 +62,10 @@ struct BackwardItem {
  private:
   template <typename Tile>
   __device__ void read(const Sm90BackwardArguments& a, int index) {
+    // The tiles of keys that most queries see first; in order, where they go up from the last, so
+    // that one waits for those that began earlier.
     key_tile = index % a.key_tiles;
+    if (a.deterministic) key_tile = a.key_tiles - 1 - key_tile;
     const int kv_heads = a.shape.heads / a.shape.group;
     kv_head = index / a.key_tiles % kv_heads;
     batch = index / a.key_tiles / kv_heads;
@@ -82,14 +80,21 @@ struct BackwardItem {
   }
 };
 
-// Walks the steps of an item.
+// Walks the steps of an item. unit: the first half of the tile's dQ in the sums.
 struct BackwardPlace {
-  int head, tile;
+  int tile, head;
+  std::int64_t unit;
 
   __device__ explicit BackwardPlace(const Sm90BackwardArguments& a, const BackwardItem& item)
-      : head(item.kv_head * a.shape.group), tile(item.end - 1) {}
-  __device__ void advance(const BackwardItem& item) {
-    if (--tile < item.begin) tile = item.end - 1, ++head;
+      : tile(item.begin), head(item.kv_head * a.shape.group) {
+    unit = (head * a.shape.tiles + a.shape.first_tile(item.batch) + tile) * 2;
+  }
+  __device__ void advance(const Sm90BackwardArguments& a, const BackwardItem& item) {
+    ++tile, unit += 2;
+    if (tile == item.end) {
+      tile = item.begin, ++head;
+      unit += (a.shape.tiles - (item.end - item.begin)) * 2;
+    }
   }
 };
 
@@ -101,10 +106,8 @@ struct BackwardShared {
   std::uint8_t* gradient;  // (2, kGroups, kQueries, 64)
   float *minus_lse, *minus_delta;  // (kStages, kQueries)
   std::uint64_t *k_full, *v_full, *q_full, *dout_full, *empty, *gradient_full, *gradient_empty;
+  std::uint64_t *turn, *added;  // of each group
   int* item;
-#ifdef DIAG_BULK
-  float* staging;
-#endif
 
   __device__ explicit BackwardShared(std::uint8_t* raw) {
     k = raw + (1024 - shared_address(raw) % 1024) % 1024;  // the swizzle counts from 1024
@@ -112,19 +115,18 @@ struct BackwardShared {
     q = v + Tile::kKeyBytes;
     dout = q + Tile::kStages * Tile::kQueryBytes;
     gradient = dout + Tile::kStages * Tile::kQueryBytes;
-    minus_lse = reinterpret_cast<float*>(gradient + 2 * Tile::kGradientBytes);
+    minus_lse = reinterpret_cast<float*>(gradient + Tile::kGradientStages * Tile::kGradientBytes);
     minus_delta = minus_lse + Tile::kStages * Tile::kQueries;
-#ifdef DIAG_BULK
-    staging = reinterpret_cast<float*>(k + Tile::kTileBytes);
-#endif
-    k_full = reinterpret_cast<std::uint64_t*>(k + Tile::kTileBytes + Tile::kStagingBytes);
+    k_full = reinterpret_cast<std::uint64_t*>(k + Tile::kTileBytes);
     v_full = k_full + 1;
     q_full = v_full + 1;
     dout_full = q_full + Tile::kStages;
     empty = dout_full + Tile::kStages;
     gradient_full = empty + Tile::kStages;
-    gradient_empty = gradient_full + 2;
-    item = reinterpret_cast<int*>(gradient_empty + 2);
+    gradient_empty = gradient_full + Tile::kGradientStages;
+    turn = gradient_empty + Tile::kGradientStages;
+    added = turn + Tile::kGroups;
+    item = reinterpret_cast<int*>(added + Tile::kGroups);
   }
 };
 

@@ -8,7 +8,6 @@
 #pragma once
 
 #include "kernels/cuda/device/add_global.cuh"
-#include "kernels/cuda/device/bulk.cuh"
 #include "kernels/cuda/device/exp2.cuh"
 #include "kernels/cuda/device/mbarrier_ring.cuh"
 #include "kernels/cuda/device/quad.cuh"
@@ -20,52 +19,43 @@
 
 namespace engine::cuda {
 
-// Named barriers: kBackwardGroup + group is the group's own, kBackwardBoth both groups'.
-inline constexpr int kBackwardGroup = 1, kBackwardBoth = 3;
+// Named barriers: kBackwardTurn + group is the group's turn to issue, kBackwardGroup + group its own.
+inline constexpr int kBackwardTurn = 1, kBackwardGroup = 3;
 
-// d = rows · otherᵀ over the head: rows are the group's 64 of K or V, other the tile of Q or dO.
+// d = rows · otherᵀ over the head: rows are the group's 64 of K or V, other the tile of Q or dO,
+// both descriptors.
 template <typename T, typename Tile>
 __device__ __forceinline__ void transposed_scores(float (&d)[Tile::kScoreRegisters],
-                                              std::uint32_t rows, std::uint32_t other) {
+                                                  std::uint64_t rows, std::uint64_t other) {
 #pragma unroll
-  for (int s = 0; s < Tile::kHead / 16; ++s) {
-    const std::uint32_t column = static_cast<std::uint32_t>(s % 4) * 32;
-    const auto block = static_cast<std::uint32_t>(s / 4);
-    wgmma_n64_ss<T>(d, wgmma_descriptor(rows + block * Tile::kKeyBlockBytes + column, 16),
-                    wgmma_descriptor(other + block * Tile::kQueryBlockBytes + column, 16), s > 0);
+  for (std::uint32_t s = 0; s < Tile::kHead / 16; ++s) {
+    wgmma_n64_ss<T>(d, wgmma_advance(rows, s / 4 * Tile::kKeyBlockBytes + s % 4 * 32),
+                    wgmma_advance(other, s / 4 * Tile::kQueryBlockBytes + s % 4 * 32), s > 0);
   }
 }
 
 // d += a · tile: a is Pᵀ or dSᵀ, 64 keys × 64 queries, tile dO or Q.
 template <typename T, typename Tile>
 __device__ __forceinline__ void sum_product(float (&d)[Tile::kSumRegisters],
-                                            const std::uint32_t (&a)[4][4], std::uint32_t tile) {
+                                            const std::uint32_t (&a)[4][4], std::uint64_t tile) {
 #pragma unroll
-  for (int s = 0; s < 4; ++s) {
-    const std::uint64_t rows =
-        wgmma_descriptor(tile + static_cast<std::uint32_t>(s) * 2048, Tile::kQueryBlockBytes);
+  for (std::uint32_t s = 0; s < 4; ++s) {
     if constexpr (Tile::kHead == 128) {
-      wgmma_n128_rs<T>(d, a[s], rows);
+      wgmma_n128_rs<T>(d, a[s], wgmma_advance(tile, s * 2048));
     } else {
-      wgmma_n64_rs<T>(d, a[s], rows);
+      wgmma_n64_rs<T>(d, a[s], wgmma_advance(tile, s * 2048));
     }
   }
 }
 
-// d = dS · K over all 128 keys, the group's half of the columns.
+// d = dS · K over all 128 keys; k: the group's half of the columns.
 template <typename T, typename Tile>
 __device__ __forceinline__ void query_product(float (&d)[Tile::kQueryRegisters],
-                                              std::uint32_t gradient, std::uint32_t k, int group) {
-  const auto half = static_cast<std::uint32_t>(group) *
-                    (Tile::kHead == 128 ? static_cast<std::uint32_t>(Tile::kKeyBlockBytes) : 64u);
+                                              std::uint64_t gradient, std::uint64_t k) {
 #pragma unroll
-  for (int s = 0; s < Tile::kKeys / 16; ++s) {
-    const auto block = static_cast<std::uint32_t>(s / 4);
-    const std::uint32_t column = static_cast<std::uint32_t>(s % 4) * 32;
-    wgmma_ss_rows<T>(
-        d, wgmma_descriptor(gradient + block * Tile::kQueryBlockBytes + column, 16),
-        wgmma_descriptor(k + half + static_cast<std::uint32_t>(s) * 2048, Tile::kKeyBlockBytes),
-        s > 0);
+  for (std::uint32_t s = 0; s < Tile::kKeys / 16; ++s) {
+    wgmma_ss_rows<T>(d, wgmma_advance(gradient, s / 4 * Tile::kQueryBlockBytes + s % 4 * 32),
+                     wgmma_advance(k, s * 2048), s > 0);
   }
 }
 
@@ -91,94 +81,46 @@ __device__ __forceinline__ void store_gradient(std::uint32_t block,
   for (int s = 0; s < 4; ++s) stmatrix_x4_transposed(at + static_cast<std::uint32_t>(s) * 2048, a[s]);
 }
 
-#ifdef DIAG_BULK
+// Adds the group's half of a tile of dQ to its sums; in order, once the tile of keys before has.
 template <typename Tile>
-struct QueryWriter {
-  const Sm90BackwardArguments& a;
-  const BackwardItem& item;
-  int group;
-  float* staging;
-  std::uint32_t* written = nullptr;  // the counter of what was added last, not yet announced
-  __device__ void announce() {
-    if (threadIdx.x % 128 == 0) {
-      bulk_wait();
-      if (written != nullptr) {
-      __threadfence();
-      signal_add(written, 1);
-      }
-    }
-    written = nullptr;
+__device__ __forceinline__ void add_queries(const Sm90BackwardArguments& a,
+                                            const BackwardShared<Tile>& shared,
+                                            std::int64_t unit, int group, int step,
+                                            const float (&dq)[Tile::kQueryRegisters]) {
+  if (a.deterministic) {
+    mbarrier_wait(shared.turn + group, static_cast<std::uint32_t>(step) % 2);
   }
-  __device__ void add(const float (&dq)[Tile::kQueryRegisters], const BackwardPlace& place) {
-    const std::int64_t unit =
-        (place.head * a.shape.tiles + a.shape.first_tile(item.batch) + place.tile) * 2 + group;
-    if (threadIdx.x % 128 == 0) { if (a.deterministic) announce(); else bulk_wait_read(); }
-    named_barrier_sync(kBackwardGroup + group, 128);
-    float4* to = reinterpret_cast<float4*>(staging) + threadIdx.x % 128;
+  float* to = a.dq + (unit + group) * (Tile::kQueryRegisters * 128) + threadIdx.x % 128 * 4;
 #pragma unroll
-    for (int i = 0; i < Tile::kQueryRegisters / 4; ++i) {
-      to[i * 128] = float4{dq[4 * i], dq[4 * i + 1], dq[4 * i + 2], dq[4 * i + 3]};
-    }
-    fence_async_shared();
-    named_barrier_sync(kBackwardGroup + group, 128);
-    if (threadIdx.x % 128 == 0) {
-    if (a.deterministic) {
-      written = a.counters + unit;
-      const int seen = item.shift + place.tile * Tile::kQueries - a.shape.window + 1;
-      const int first = a.shape.window > 0 ? max(0, seen) / Tile::kKeys : 0;
-      const auto turn = static_cast<std::uint32_t>(item.key_tile - first);
-        while (signal_read(written) < turn) {
-        }
-      }
-    bulk_add_f32(a.dq + unit * (Tile::kQueryRegisters * 128), shared_address(staging), Tile::kQueryRegisters * 512);
-    bulk_commit();
-    }
+  for (int i = 0; i < Tile::kQueryRegisters / 4; ++i) {
+    add_global(to + i * 512, dq[4 * i], dq[4 * i + 1], dq[4 * i + 2], dq[4 * i + 3]);
   }
-};
-#else
-// A group's turns at the sums of dQ: any order, or that of the tiles of keys.
+  if (a.deterministic) {
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) mbarrier_arrive(shared.added + group);
+  }
+}
+
+// One thread for each group keeps the order of the additions: it waits until the next tile of keys,
+// which is first in order, has added to a tile of queries, lets the group add, and tells the tile of
+// keys that follows.
 template <typename Tile>
-struct QueryWriter {
-  const Sm90BackwardArguments& a;
-  const BackwardItem& item;
-  int group;
-  std::uint32_t* written = nullptr;  // the counter of what was added last, not yet announced
-
-  // The additions of this group are done: the next tile of keys may follow.
-  __device__ void announce() {
-    if (written == nullptr) return;
-    __threadfence();
-    named_barrier_sync(kBackwardGroup + group, 128);
-    if (threadIdx.x % 128 == 0) signal_add(written, 1);
-    written = nullptr;
-  }
-
-  __device__ void add(const float (&dq)[Tile::kQueryRegisters], const BackwardPlace& place) {
-    const std::int64_t unit =
-        (place.head * a.shape.tiles + a.shape.first_tile(item.batch) + place.tile) * 2 + group;
-    if (a.deterministic) {
-      announce();
-      written = a.counters + unit;
-      const int seen = item.shift + place.tile * Tile::kQueries - a.shape.window + 1;
-      const int first = a.shape.window > 0 ? max(0, seen) / Tile::kKeys : 0;
-      const auto turn = static_cast<std::uint32_t>(item.key_tile - first);
-      if (threadIdx.x % 128 == 0) {
-        while (signal_read(written) < turn) {
-        }
-      }
-      named_barrier_sync(kBackwardGroup + group, 128);
+__device__ void order_additions(const Sm90BackwardArguments& a, const BackwardShared<Tile>& shared,
+                                const BackwardItem& item, int group) {
+  BackwardPlace place(a, item);
+  for (int step = 0; step < item.steps; ++step) {
+    std::uint32_t* counter = a.counters + place.unit + group;
+    const int last_seen = item.shift + (place.tile + 1) * Tile::kQueries - 1;
+    const int last_key = a.shape.causal ? min(item.mask.keys - 1, last_seen) : item.mask.keys - 1;
+    const auto before = static_cast<std::uint32_t>(last_key / Tile::kKeys - item.key_tile);
+    while (signal_read(counter) < before) {
     }
-    float* to = a.dq + unit * (Tile::kQueryRegisters * 128) + threadIdx.x % 128 * 4;
-#ifndef DIAG_NOADD
-#pragma unroll
-    for (int i = 0; i < Tile::kQueryRegisters / 4; ++i) {
-      add_global(to + i * 512, dq[4 * i], dq[4 * i + 1], dq[4 * i + 2], dq[4 * i + 3]);
-    }
-#endif
+    mbarrier_arrive(shared.turn + group);
+    mbarrier_wait(shared.added + group, static_cast<std::uint32_t>(step) % 2);
+    signal_add(counter, 1);
+    place.advance(a, item);
   }
-};
-
-#endif
+}
 
 // Rounds and writes the group's 64 rows of dK or dV, 16 bytes a lane.
 template <typename T, typename Tile>
@@ -209,14 +151,21 @@ __device__ __forceinline__ void write_sums(const Sm90BackwardArguments& a, const
   }
 }
 
-// Zeros rows [first, rows) of a tile in shared memory, with both groups' threads: rows of a ragged
-// batch past the end of a sequence are the next one's, and 0 · NaN is NaN.
+// Zeros rows [first, rows) of a tile in shared memory: rows of a ragged batch past the end of a
+// sequence are the next one's, and 0 · NaN is NaN. Each group does so for itself, ahead of
+// wait_for_group, as the other may be steps away; both write the same zeros.
 template <int kBlocks>
 __device__ void zero_tail(std::uint8_t* tile, int first, int rows) {
-  for (int i = static_cast<int>(threadIdx.x) - 128; i < kBlocks * (rows - first) * 8; i += 256) {
+  for (int i = static_cast<int>(threadIdx.x) % 128; i < kBlocks * (rows - first) * 8; i += 128) {
     const int row = first + i / 8 % (rows - first), block = i / 8 / (rows - first);
     store_vector(tile + (block * rows + row) * 128 + i % 8 * 16, uint4{});
   }
+}
+
+// What the group's threads stored in shared memory is there, for the tensor cores too.
+__device__ inline void wait_for_group(int group) {
+  fence_async_shared();
+  named_barrier_sync(kBackwardGroup + group, 128);
 }
 
 }  // namespace engine::cuda

@@ -67,7 +67,7 @@ __device__ void copy_steps(const Sm90BackwardArguments& a, const BackwardShared<
                  shared.minus_delta + ring.slot * Tile::kQueries, a.minus_delta,
                  shared.dout_full + ring.slot, place);
     ring.advance();
-    place.advance(item);
+    place.advance(a, item);
   }
 }
 
@@ -137,16 +137,20 @@ __device__ __forceinline__ void consume_steps(const Sm90BackwardArguments& a,
   };
   float dk[Tile::kSumRegisters] = {}, dv[Tile::kSumRegisters] = {};
   if (item.steps > 0) {
-    const std::uint32_t k = shared_address(shared.k), v = shared_address(shared.v);
+    // Descriptors; those that are summed along a row ignore the distance of blocks.
     const std::uint32_t group_rows = static_cast<std::uint32_t>(group) * Tile::kQueryBlockBytes;
-    const std::uint32_t gradient_tile = shared_address(shared.gradient);
+    const auto of = [](const void* tile, std::uint32_t offset) {
+      return wgmma_descriptor(shared_address(tile) + offset, Tile::kQueryBlockBytes);
+    };
+    const std::uint64_t group_k = of(shared.k, group_rows), group_v = of(shared.v, group_rows);
+    const std::uint64_t half_k = of(
+        shared.k, static_cast<std::uint32_t>(group) *
+                      (Tile::kHead == 128 ? static_cast<std::uint32_t>(Tile::kKeyBlockBytes) : 64));
+    const std::uint64_t q_ring = of(shared.q, 0), dout_ring = of(shared.dout, 0);
+    const std::uint64_t gradient_ring = of(shared.gradient, 0);
     RingPlace<Tile::kStages> ring;
-    BackwardPlace place(a, item), last = place;
-#ifdef DIAG_BULK
-    QueryWriter<Tile> writer{a, item, group, shared.staging + group * (Tile::kQueryRegisters * 128)};
-#else
-    QueryWriter<Tile> writer{a, item, group};
-#endif
+    BackwardPlace place(a, item);
+    std::int64_t last_unit = 0;
     float score[32], dp[32], dq[Tile::kQueryRegisters];
     std::uint32_t p[4][4], ds[4][4];
 
@@ -156,32 +160,36 @@ __device__ __forceinline__ void consume_steps(const Sm90BackwardArguments& a,
         a.shape.key_offsets != nullptr && rows < Tile::kKeys) {
       zero_tail<Tile::kBlocks>(shared.k, rows, Tile::kKeys);
       zero_tail<Tile::kBlocks>(shared.v, rows, Tile::kKeys);
-      fence_async_shared();
-      named_barrier_sync(kBackwardBoth, 256);
+      wait_for_group(group);
     }
+#ifndef DIAG_NOTURN
+    if (group == 1) named_barrier_sync(kBackwardTurn + 1, 256);
+#endif
 
     for (int step = 0; step < item.steps; ++step) {
       const std::uint32_t stage = static_cast<std::uint32_t>(step) % 2;
-      const std::uint32_t q = shared_address(shared.q) + ring.slot * Tile::kQueryBytes;
-      const std::uint32_t dout = shared_address(shared.dout) + ring.slot * Tile::kQueryBytes;
+      const std::uint32_t slot_bytes = static_cast<std::uint32_t>(ring.slot) * Tile::kQueryBytes;
+      const std::uint64_t q = wgmma_advance(q_ring, slot_bytes);
+      const std::uint64_t dout = wgmma_advance(dout_ring, slot_bytes);
       const int first_query = place.tile * Tile::kQueries;
       mbarrier_wait(shared.q_full + ring.slot, ring.parity);
       if (const int rows = count - first_query;
           a.shape.query_offsets != nullptr && rows < Tile::kQueries) {
         mbarrier_wait(shared.dout_full + ring.slot, ring.parity);
-        zero_tail<Tile::kBlocks>(shared.q + ring.slot * Tile::kQueryBytes, rows, Tile::kQueries);
-        zero_tail<Tile::kBlocks>(shared.dout + ring.slot * Tile::kQueryBytes, rows,
-                                 Tile::kQueries);
-        fence_async_shared();
-        named_barrier_sync(kBackwardBoth, 256);
+        zero_tail<Tile::kBlocks>(shared.q + slot_bytes, rows, Tile::kQueries);
+        zero_tail<Tile::kBlocks>(shared.dout + slot_bytes, rows, Tile::kQueries);
+        wait_for_group(group);
       }
       wgmma_fence();
-      transposed_scores<T, Tile>(score, k + group_rows, q);
+      transposed_scores<T, Tile>(score, group_k, q);
       wgmma_commit();
       mbarrier_wait(shared.dout_full + ring.slot, ring.parity);
       wgmma_fence();
-      transposed_scores<T, Tile>(dp, v + group_rows, dout);
+      transposed_scores<T, Tile>(dp, group_v, dout);
       wgmma_commit();
+#ifndef DIAG_NOTURN
+      named_barrier_arrive(kBackwardTurn + 1 - group, 256);
+#endif
 
       // P, and dV.
       wgmma_wait<1>();
@@ -199,52 +207,61 @@ __device__ __forceinline__ void consume_steps(const Sm90BackwardArguments& a,
       sum_product<T, Tile>(dv, p, dout);
       wgmma_commit();
 
-      // dS, to shared memory and to dK.
+      // dS, to shared memory.
       wgmma_wait<1>();
       wgmma_hold(dp);
       gradients(dp, score, shared.minus_delta + ring.slot * Tile::kQueries);
       if (scores.cut) scores.apply(dp);
       pack_scores<T>(dp, ds);
       mbarrier_wait(shared.gradient_empty + stage, static_cast<std::uint32_t>(step) / 2 % 2 ^ 1);
-      store_gradient(gradient_tile + stage * Tile::kGradientBytes + group_rows, ds);
+      store_gradient(shared_address(shared.gradient) + stage * Tile::kGradientBytes + group_rows,
+                     ds);
       fence_async_shared();
       __syncwarp();
       arrive(shared.gradient_full + stage);
-      wgmma_hold(dk);
-      wgmma_fence();
-      sum_product<T, Tile>(dk, ds, q);
-      wgmma_commit();
 
-      // dQ of the step before; in the first step a product of nothing, which nobody uses.
+      // dQ of the step before (in the first step a product of nothing, which nobody uses), and dK.
+#ifndef DIAG_NOTURN
+      named_barrier_sync(kBackwardTurn + group, 256);
+#endif
       if (step > 0) {
         mbarrier_wait(shared.gradient_full + (stage ^ 1),
                       (static_cast<std::uint32_t>(step) - 1) / 2 % 2);
       }
       wgmma_fence();
-      query_product<T, Tile>(dq, gradient_tile + (stage ^ 1) * Tile::kGradientBytes, k, group);
+      query_product<T, Tile>(
+          dq, wgmma_advance(gradient_ring, (stage ^ 1) * Tile::kGradientBytes), half_k);
       wgmma_commit();
+      wgmma_hold(dk);
+      wgmma_fence();
+      sum_product<T, Tile>(dk, ds, q);
+      wgmma_commit();
+      wgmma_wait<1>();
+      wgmma_hold(dq);
+      if (step > 0) {
+        arrive(shared.gradient_empty + (stage ^ 1));
+        add_queries(a, shared, last_unit, group, step - 1, dq);
+      }
       wgmma_wait<0>();
       wgmma_hold(dv);
       wgmma_hold(dk);
-      wgmma_hold(dq);
       arrive(shared.empty + ring.slot);
-      if (step > 0) {
-        arrive(shared.gradient_empty + (stage ^ 1));
-        writer.add(dq, last);
-      }
       ring.advance();
-      last = place;
-      place.advance(item);
+      last_unit = place.unit;
+      place.advance(a, item);
     }
+#ifndef DIAG_NOTURN
+    if (group == 0) named_barrier_arrive(kBackwardTurn + 1, 256);
+#endif
     const auto final_step = static_cast<std::uint32_t>(item.steps) - 1;
     mbarrier_wait(shared.gradient_full + final_step % 2, final_step / 2 % 2);
     wgmma_fence();
-    query_product<T, Tile>(dq, gradient_tile + final_step % 2 * Tile::kGradientBytes, k, group);
+    query_product<T, Tile>(
+        dq, wgmma_advance(gradient_ring, final_step % 2 * Tile::kGradientBytes), half_k);
     wgmma_commit();
     wgmma_wait<0>();
     wgmma_hold(dq);
-    writer.add(dq, last);
-    writer.announce();
+    add_queries(a, shared, last_unit, group, item.steps - 1, dq);
   }
   write_sums<T, Tile>(a, item, group, a.dv, a.dv_rows, dv, 1.0f);
   write_sums<T, Tile>(a, item, group, a.dk, a.dk_rows, dk, a.shape.scale);
@@ -267,7 +284,11 @@ __global__ void __launch_bounds__(Tile::kThreads, 1)
       mbarrier_init(shared.dout_full + s, 1);
       mbarrier_init(shared.empty + s, Tile::kGroups * 4);
     }
-    for (int s = 0; s < 2; ++s) {
+    for (int s = 0; s < Tile::kGroups; ++s) {
+      mbarrier_init(shared.turn + s, 1);
+      mbarrier_init(shared.added + s, 4);
+    }
+    for (int s = 0; s < Tile::kGradientStages; ++s) {
       mbarrier_init(shared.gradient_full + s, Tile::kGroups * 4);
       mbarrier_init(shared.gradient_empty + s, Tile::kGroups * 4);
     }
@@ -285,7 +306,13 @@ __global__ void __launch_bounds__(Tile::kThreads, 1)
   // 64 K registers: what the producer gives back, the consumers take.
   if (threadIdx.x < 128) {
     give_registers_back<24>();
-    if (threadIdx.x == 0) copy_steps<Tile>(a, shared, item, maps);
+    const int warp = static_cast<int>(threadIdx.x) / 32;
+    if (threadIdx.x % 32 == 0) {
+      if (warp == 0) copy_steps<Tile>(a, shared, item, maps);
+      if (a.deterministic && (warp == 1 || warp == 2)) {
+        order_additions<Tile>(a, shared, item, warp - 1);
+      }
+    }
   } else {
     take_registers<240>();
     consume_steps<T, Tile>(a, shared, item);

@@ -6,6 +6,14 @@
 
 namespace engine::cuda {
 
+// The descriptor of what lies `bytes` further, a multiple of 16: one addition, where a loop would
+// otherwise keep every descriptor of an operand that stays in place.
+__device__ __forceinline__ std::uint64_t wgmma_advance(std::uint64_t descriptor,
+                                                       std::uint32_t bytes) {
+  const std::uint32_t low = static_cast<std::uint32_t>(descriptor) + (bytes >> 4);
+  return (descriptor & 0xffffffff00000000u) | low;
+}
+
 // d (64 × N) = a · b (+ d where `accumulate`), a (64 × 16) and b (16 × N) in shared memory.
 template <typename T>
 __device__ void wgmma_ss_rows(float (&d)[32], std::uint64_t a, std::uint64_t b, bool accumulate);

@@ -95,6 +95,10 @@ void sm90_attention_backward_f16(CudaContext& context, const AttentionBackwardCa
                                  const AttentionBackwardPlan& plan, const BackwardScratch& scratch);
 void attention_backward_tiles(CudaContext& context, const AttentionBackwardCall& call,
                               const AttentionBackwardPlan& plan, const BackwardScratch& scratch);
+// Its f16, called by the former.
+void attention_backward_tiles_f16(CudaContext& context, const AttentionBackwardCall& call,
+                                  const AttentionBackwardPlan& plan,
+                                  const BackwardScratch& scratch);
 void attention_backward_plain(CudaContext& context, const AttentionBackwardCall& call,
                               const BackwardScratch& scratch);
 

@@ -171,6 +171,32 @@ AttentionPlan choose_attention(const CudaArch& arch, const AttentionProblem& pro
   return plan;
 }
 
+AttentionBatchPlan choose_attention_batch(const CudaArch& arch,
+                                          const AttentionBatchProblem& problem) {
+  AttentionBatchPlan plan;
+  visit_score(problem.score, [&](auto row) {
+    using Row = decltype(row);
+    plan.form = !Row::kAffine  ? ScoreForm::kFree
+                : Row::kSloped ? ScoreForm::kSlope
+                               : ScoreForm::kOffset;
+    plan.unit_slope = Row::kUnitSlope;
+  });
+  const bool vectors = problem.aligned && problem.head_size % 8 == 0;
+  const int bucket = head_bucket(problem.head_size);
+  if (!vectors || problem.dtype == DType::kF32 || bucket == 0) return plan;
+  plan.kernel = AttentionBatchKernel::kTiles;
+  plan.head_bucket = bucket;
+  // Smaller heads gain nothing from wider products: exp2 bounds them. Of f16 only the common forms
+  // are compiled.
+  const bool compiled = problem.dtype == DType::kBF16 || plan.form == ScoreForm::kOffset ||
+                        (plan.form == ScoreForm::kSlope && plan.unit_slope);
+  if (arch.hopper_products() && bucket > 32 && bucket <= 128 && compiled) {
+    plan.kernel = AttentionBatchKernel::kSm90;
+    plan.head_bucket = bucket == 96 ? 128 : bucket;
+  }
+  return plan;
+}
+
 std::int64_t attention_section(const CudaArch& arch, std::int64_t heads, std::int64_t query_blocks,
                                std::int64_t head_bytes) {
   constexpr std::int64_t kFewItems = 24;                              // of a multiprocessor

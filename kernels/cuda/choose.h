@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "kernels/core/dtype.h"
+#include "kernels/core/score_function.h"
 
 namespace engine::cuda {
 
@@ -117,6 +118,37 @@ inline constexpr std::int64_t kPlainHeadSize = 512;
 inline constexpr std::int64_t kSm90HeadSize = 256;
 
 AttentionPlan choose_attention(const CudaArch& arch, const AttentionProblem& problem);
+
+enum class AttentionBatchKernel {
+  kSm90,   // flash attention on Hopper's warpgroup products and bulk copies
+  kTiles,  // flash attention on tensor cores
+  kPlain,  // flash attention on CUDA cores, any type and head size
+};
+
+// What a score function does beside masking: kernels are compiled for each.
+enum class ScoreForm {
+  kOffset,  // adds a constant of the row, or nothing
+  kSlope,   // adds slope · (q − k)
+  kFree,    // a function of the score
+};
+
+struct AttentionBatchProblem {
+  std::int64_t head_size = 128;
+  DType dtype = DType::kBF16;
+  ScoreKind score = ScoreKind::kNoop;
+  // q, k, v and out start, and step, on multiples of 16 bytes.
+  bool aligned = true;
+};
+
+struct AttentionBatchPlan {
+  AttentionBatchKernel kernel = AttentionBatchKernel::kPlain;
+  int head_bucket = 0;  // kSm90, kTiles: the compiled head size, head_size zero-filled to it
+  ScoreForm form = ScoreForm::kOffset;
+  bool unit_slope = false;  // kSlope: the slope is 1
+};
+
+AttentionBatchPlan choose_attention_batch(const CudaArch& arch,
+                                          const AttentionBatchProblem& problem);
 
 // Query heads that kSm90Prefill works on side by side, where each has `query_blocks` items and
 // `head_bytes` of keys and values. All of them while a block gets few items, since the longest

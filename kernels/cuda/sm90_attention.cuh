@@ -52,6 +52,8 @@ struct AttentionItem {
   int head, first_token, first_query;  // first_query: the position of first_token
   int begin, end, tiles;
 
+  // Whether memory in front of `begin` may hold anything.
+  __device__ bool has_rows_before() const { return begin > 0; }
   // First key of tile `i`, counted from the end; may be negative, or below `begin`, in the last.
   template <typename Tile>
   __device__ int first_key(int i) const {

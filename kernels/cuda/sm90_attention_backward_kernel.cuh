@@ -338,15 +338,17 @@ void launch_sm90_backward(CudaContext& context, const AttentionBackwardCall& cal
   a.deterministic = call.deterministic;
   const auto map = [&](const AttentionRows& rows, bool ragged, std::int64_t heads,
                        std::int64_t count, std::int64_t total, int box_rows) {
-    return make_tensor_map_4d(context,
-                              {.data = rows.data,
-                               .dtype = call.dtype,
-                               .planes = heads,
-                               .rows = ragged ? total : count,
-                               .columns = call.head_size,
-                               .plane_stride = rows.head,
-                               .row_stride = rows.row},
-                              ragged ? 1 : call.batch, rows.batch, box_rows);
+    return make_tensor_map(context,
+                           HeadsView{.data = rows.data,
+                                     .dtype = call.dtype,
+                                     .batch = ragged ? 1 : call.batch,
+                                     .rows = ragged ? total : count,
+                                     .heads = heads,
+                                     .columns = call.head_size,
+                                     .batch_stride = rows.batch,
+                                     .row_stride = rows.row,
+                                     .head_stride = rows.head},
+                           box_rows);
   };
   const bool ragged_q = call.query_offsets != nullptr, ragged_k = call.key_offsets != nullptr;
   const BackwardMaps maps{

@@ -82,6 +82,14 @@ double weight_of(const ScoredRow& row, std::int64_t j) {
 
 }  // namespace
 
+Values attention_weights(const AttentionBatchProblem& problem, View q, View k, std::int64_t i,
+                         std::int64_t h) {
+  const ScoredRow row = score_row(problem, q, k, i, h);
+  Values weights;
+  for (std::int64_t j = 0; j < problem.keys; ++j) weights.push_back(weight_of(row, j));
+  return weights;
+}
+
 AttentionResult attention_batch(const AttentionBatchProblem& problem, View q, View k, View v) {
   const auto width = static_cast<std::size_t>(problem.head_size);
   AttentionResult result{Values(q.size(), 0.0), Values(q.size() / width)};

@@ -90,6 +90,10 @@ struct AttentionBatchProblem {
 // q (Q, H, Dh), k and v (K, G, Dh); out (Q, H, Dh), lse (H, Q).
 AttentionResult attention_batch(const AttentionBatchProblem& problem, View q, View k, View v);
 
+// The softmax's weights over all keys of query i, head h.
+Values attention_weights(const AttentionBatchProblem& problem, View q, View k, std::int64_t i,
+                         std::int64_t h);
+
 struct AttentionGradients {
   Values dq, dk, dv;  // as q, k, v
 };

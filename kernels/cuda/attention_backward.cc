@@ -57,13 +57,20 @@ void attention_backward(CudaContext& context, const AttentionBackwardCall& call,
                         const AttentionBackwardPlan& plan, void* scratch) {
   const BackwardScratch parts = backward_scratch(call, plan, scratch);
   attention_backward_rows(context, call, plan, parts);
+  const bool f16 = call.dtype == DType::kF16;
   switch (plan.kernel) {
     case AttentionBackwardKernel::kSm90:
-      if (call.keys > 0) sm90_attention_backward(context, call, plan, parts);
-      if (call.queries > 0) attention_backward_convert(context, call, plan, parts);
-      return;
+      if (f16) {
+        sm90_attention_backward_f16(context, call, plan, parts);
+      } else if (plan.form == ScoreForm::kOffset) {
+        sm90_attention_backward_bf16(context, call, plan, parts);
+      } else {
+        sm90_attention_backward_scores(context, call, plan, parts);
+      }
+      return attention_backward_convert(context, call, plan, parts);
     case AttentionBackwardKernel::kTiles:
-      return attention_backward_tiles(context, call, plan, parts);
+      return f16 ? attention_backward_tiles_f16(context, call, plan, parts)
+                 : attention_backward_tiles_bf16(context, call, plan, parts);
     case AttentionBackwardKernel::kPlain:
       return attention_backward_plain(context, call, parts);
   }

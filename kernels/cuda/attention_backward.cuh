@@ -16,10 +16,10 @@ struct BackwardShape {
   const int* query_offsets;  // (batch + 1) or null
   const int* key_offsets;
   const int* position;  // (1) or null
-  int batch, heads, group, head_size, queries, keys, window;
+  ScoreRule rule;
+  int batch, heads, group, head_size, queries, keys;
   std::int64_t tiles;  // of 64 queries, of a head, over all sequences
   float scale;
-  bool causal;
 
   // Of sequence b: its first row in the tensors (0 where they have an axis of sequences), its
   // length, and the tile that its rows of statistics start with.
@@ -39,24 +39,56 @@ struct BackwardShape {
   __device__ int shift() const { return position ? *position : 0; }
 };
 
-// Whether the query at position p sees key j of a sequence.
+// Who sees whom in a sequence of `keys` keys, queries by position.
 struct BackwardMask {
-  int keys, window;
-  bool causal;
+  const ScoreRule& rule;
+  int keys;
 
   __device__ bool sees(int p, int j) const {
-    return j < keys && (!causal || j <= p) && (window == 0 || p - j < window);
+    const KeyInterval range = visible_keys(rule, p, keys);
+    return j >= range.begin && j < range.end;
   }
-  // Whether some query at [p, p + queries) does not see some key of [j, j + keys).
-  __device__ bool cuts(int p, int query_tile, int j, int key_tile) const {
-    return j + key_tile > keys || (causal && j + key_tile - 1 > p) ||
-           (window > 0 && p + query_tile - 1 - j >= window);
+  // Whether some query of [p, p + queries) does not see some key of [j, j + tile).
+  __device__ bool cuts(int p, int queries, int j, int tile) const {
+    return j < visible_keys(rule, p + queries - 1, keys).begin ||
+           j + tile > visible_keys(rule, p, keys).end;
   }
-  // Queries [begin, end) of `count`, at positions from `shift`, that see some key of [j, j + tile).
-  __device__ int begin(int j, int shift) const { return causal ? max(0, j - shift) : 0; }
-  __device__ int end(int j, int tile, int shift, int count) const {
-    const int last = min(j + tile, keys) - 1;
-    return window > 0 ? min(count, max(0, last + window - shift)) : count;
+  // Of `count` queries, at positions from `shift`, those that may see a key of [j, j + tile), j
+  // being one. Both ends never fall as j grows.
+  __device__ KeyInterval queries(int j, int tile, int shift, int count) const {
+    const KeyInterval seeing =
+        seeing_queries(rule, {j, min(j + tile, keys)}, {shift, shift + count});
+    return {seeing.begin - shift, seeing.end - shift};
+  }
+};
+
+// The row of the table that is not affine.
+using FreeScore = SoftCapScore;
+
+// What becomes of a score where the kernel isn't compiled for it. `row` is −lse and the offset, in
+// units of log2.
+struct BackwardScore {
+  const ScoreRule& rule;
+  float scale, slope_log2;
+  bool affine;
+
+  __device__ BackwardScore(const BackwardShape& shape, int head)
+      : rule(shape.rule),
+        scale(shape.scale),
+        slope_log2(score_slope(shape.rule, head) * 1.4426950408889634f),
+        affine(score_is_affine(shape.rule.kind)) {}
+
+  // P of a score, and the derivative; `distance` is q − k.
+  __device__ float probability(float score, int distance, float row, float* derivative) const {
+    constexpr float kLog2e = 1.4426950408889634f;
+    *derivative = 1.0f;
+    if (affine) {
+      const float bias = fmaf(slope_log2, static_cast<float>(distance), row);
+      return exp2f(fmaf(score, scale * kLog2e, bias));
+    }
+    const float value = FreeScore::value(rule, score * scale);
+    *derivative = FreeScore::derivative(rule, value);
+    return exp2f(fmaf(value, kLog2e, row));
   }
 };
 
@@ -71,10 +103,9 @@ inline BackwardShape backward_shape(const AttentionBackwardCall& call) {
   s.head_size = static_cast<int>(call.head_size);
   s.queries = static_cast<int>(call.queries);
   s.keys = static_cast<int>(call.keys);
-  s.window = static_cast<int>(call.window < 0x3fffffff ? call.window : 0x3fffffff);
+  s.rule = call.rule;
   s.tiles = backward_tiles(call);
   s.scale = call.scale;
-  s.causal = call.causal;
   return s;
 }
 

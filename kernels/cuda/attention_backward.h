@@ -1,9 +1,10 @@
 // The backward of attention on CUDA: what its kernels are told, and its launchers. No CUDA here.
 //
-// With y = score(scale · q[i, h] · k[j, g]), P = exp(y − lse[i, h]) where i sees j, else 0, and
+// With y the score function's value of scale · q[i, h] · k[j, g] and y′ its derivative,
+// P = exp(y − lse[i, h]) where i sees j, else 0, and
 // δ[i, h] = Σ_d dO[i, h, d] · O[i, h, d]:
 //   dV[j, g] = Σ_h Σ_i P dO[i, h]                 over the heads h of group g
-//   dS = P · (dO[i, h] · v[j, g] − δ[i, h]) · score′
+//   dS = P · (dO[i, h] · v[j, g] − δ[i, h]) · y′
 //   dQ[i, h] = scale · Σ_j dS k[j, g]             dK[j, g] = scale · Σ_h Σ_i dS q[i, h]
 // (Dao, "FlashAttention-2", 2023, algorithm 2). Rows that see no key have lse = −∞ and get zeros.
 #pragma once
@@ -12,6 +13,8 @@
 #include <cstdint>
 
 #include "kernels/core/dtype.h"
+#include "kernels/core/score_function.h"
+#include "kernels/cuda/choose.h"
 #include "kernels/cuda/context.h"
 
 namespace engine::cuda {
@@ -33,36 +36,23 @@ struct AttentionBackwardCall {
   const int* query_offsets = nullptr;
   const int* key_offsets = nullptr;
   std::int64_t batch = 1, heads = 1, kv_heads = 1, head_size = 128;
-  std::int64_t queries = 0, keys = 0;            // of a sequence, of a ragged batch the most
+  std::int64_t queries = 0, keys = 0;           // of a sequence, of a ragged batch the most
   std::int64_t query_total = 0, key_total = 0;  // rows of a ragged batch
   float scale = 1.0f;
-  // Query i of a sequence stands at position i + position[0] (device; null: 0). Causal: it sees
-  // keys up to its position; window > 0: only the last `window` of those up to it.
+  // Query i of a sequence stands at position i + position[0] (device; null: 0); the rule says what
+  // it sees and what becomes of a score.
   const int* position = nullptr;
-  bool causal = false;
-  std::int64_t window = 0;
+  ScoreRule rule;
   // Same bits on every run; otherwise the additions to dQ come in any order.
   bool deterministic = true;
-};
-
-enum class AttentionBackwardKernel {
-  kSm90,   // Hopper's warpgroup products and bulk copies, by tile of keys
-  kTiles,  // tensor cores, a pass by tile of keys and one by tile of queries
-  kPlain,  // CUDA cores, any type and head size
-};
-
-struct AttentionBackwardPlan {
-  AttentionBackwardKernel kernel = AttentionBackwardKernel::kPlain;
-  int head_bucket = 0;  // kSm90, kTiles: the compiled head size, head_size zero-filled to it
-  std::size_t scratch_bytes = 0;
 };
 
 // Queries of a tile whose rows of statistics, and of kSm90's sums, lie together.
 inline constexpr std::int64_t kBackwardQueryTile = 64;
 
-// Scratch: (2, heads, rows) fp32: −lse in units of log2, then −δ; rows of every sequence start on a
-// tile. kSm90 goes on with (heads, tiles, 64, head_bucket) fp32 sums of dQ, (heads, tiles, 2)
-// counters, and a counter of blocks.
+// Scratch: (2, heads, rows) fp32: the score's offset − lse in units of log2, then −δ; rows of every
+// sequence start on a tile. kSm90 goes on with (heads, tiles, 64, head_bucket) fp32 sums of dQ,
+// (heads, tiles, 2) counters, and a counter of blocks.
 struct BackwardScratch {
   float* minus_lse = nullptr;
   float* minus_delta = nullptr;
@@ -77,8 +67,8 @@ BackwardScratch backward_scratch(const AttentionBackwardCall& call,
 std::size_t backward_scratch_bytes(const AttentionBackwardCall& call,
                                    const AttentionBackwardPlan& plan);
 
-// Everything: statistics, products, conversion. `scratch` has plan.scratch_bytes on a multiple of
-// 256.
+// Everything: statistics, products, conversion. `scratch` has backward_scratch_bytes on a
+// multiple of 256.
 void attention_backward(CudaContext& context, const AttentionBackwardCall& call,
                         const AttentionBackwardPlan& plan, void* scratch);
 
@@ -88,14 +78,19 @@ void attention_backward_rows(CudaContext& context, const AttentionBackwardCall& 
 // dQ from kSm90's sums.
 void attention_backward_convert(CudaContext& context, const AttentionBackwardCall& call,
                                 const AttentionBackwardPlan& plan, const BackwardScratch& scratch);
-void sm90_attention_backward(CudaContext& context, const AttentionBackwardCall& call,
-                             const AttentionBackwardPlan& plan, const BackwardScratch& scratch);
-// Its f16, called by the former.
+// kSm90: bf16 of ScoreForm::kOffset, of the others, and f16.
+void sm90_attention_backward_bf16(CudaContext& context, const AttentionBackwardCall& call,
+                                  const AttentionBackwardPlan& plan,
+                                  const BackwardScratch& scratch);
+void sm90_attention_backward_scores(CudaContext& context, const AttentionBackwardCall& call,
+                                    const AttentionBackwardPlan& plan,
+                                    const BackwardScratch& scratch);
 void sm90_attention_backward_f16(CudaContext& context, const AttentionBackwardCall& call,
                                  const AttentionBackwardPlan& plan, const BackwardScratch& scratch);
-void attention_backward_tiles(CudaContext& context, const AttentionBackwardCall& call,
-                              const AttentionBackwardPlan& plan, const BackwardScratch& scratch);
-// Its f16, called by the former.
+// kTiles.
+void attention_backward_tiles_bf16(CudaContext& context, const AttentionBackwardCall& call,
+                                   const AttentionBackwardPlan& plan,
+                                   const BackwardScratch& scratch);
 void attention_backward_tiles_f16(CudaContext& context, const AttentionBackwardCall& call,
                                   const AttentionBackwardPlan& plan,
                                   const BackwardScratch& scratch);

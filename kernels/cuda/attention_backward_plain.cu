@@ -31,10 +31,9 @@ struct PlainArguments {
 template <typename T>
 __device__ void form_pairs(const PlainArguments<T>& a, int b, int h, int query, int key,
                            float (*p)[kTile], float (*ds)[kTile]) {
-  constexpr float kLog2e = 1.4426950408889634f;
   const int r = static_cast<int>(threadIdx.x) / kTile, c = static_cast<int>(threadIdx.x) % kTile;
   const int i = query + r, j = key + c, g = h / a.shape.group;
-  const BackwardMask mask{a.shape.key_count(b), a.shape.window, a.shape.causal};
+  const BackwardMask mask{a.shape.rule, a.shape.key_count(b)};
   float probability = 0.0f, gradient = 0.0f;
   if (i < a.shape.query_count(b) && mask.sees(i + a.shape.shift(), j)) {
     const std::int64_t qi = a.shape.first_query(b) + i, kj = a.shape.first_key(b) + j;
@@ -48,8 +47,10 @@ __device__ void form_pairs(const PlainArguments<T>& a, int b, int h, int query, 
       dp = fmaf(to_f32(dout[d]), to_f32(v[d]), dp);
     }
     const std::int64_t at = (h * a.shape.tiles + a.shape.first_tile(b)) * kStatTile + i;
-    probability = exp2f(fmaf(score, a.shape.scale * kLog2e, a.minus_lse[at]));
-    gradient = probability * (dp + a.minus_delta[at]);
+    float derivative;
+    probability = BackwardScore(a.shape, h)
+                      .probability(score, i + a.shape.shift() - j, a.minus_lse[at], &derivative);
+    gradient = probability * derivative * (dp + a.minus_delta[at]);
   }
   p[r][c] = probability;
   ds[r][c] = gradient;
@@ -63,21 +64,22 @@ __global__ void __launch_bounds__(kThreads)
   const int key = static_cast<int>(blockIdx.x) * kTile;
   pdl_launch_dependents();
   pdl_wait();
-  const BackwardMask mask{a.shape.key_count(b), a.shape.window, a.shape.causal};
+  const BackwardMask mask{a.shape.rule, a.shape.key_count(b)};
   if (key >= mask.keys) return;
   const int count = a.shape.query_count(b), shift = a.shape.shift();
-  const int begin = mask.begin(key, shift), end = mask.end(key, kTile, shift, count);
+  const KeyInterval seeing = mask.queries(key, kTile, shift, count);
   const std::int64_t first_key = a.shape.first_key(b) + key;
   for (int d = static_cast<int>(threadIdx.x); d - static_cast<int>(threadIdx.x) < a.shape.head_size;
        d += kThreads) {
     float dk[kTile] = {}, dv[kTile] = {};
     for (int h = g * a.shape.group; h < (g + 1) * a.shape.group; ++h) {
-      for (int query = begin; query < end; query += kTile) {
+      for (int query = max(0, seeing.begin); query < seeing.end; query += kTile) {
         form_pairs(a, b, h, query, key, p, ds);
         __syncthreads();  // the pairs are there
         for (int r = 0; r < min(kTile, count - query) && d < a.shape.head_size; ++r) {
           const std::int64_t i = a.shape.first_query(b) + query + r;
-          const float q = to_f32(a.q[b * a.q_rows.batch + i * a.q_rows.row + h * a.q_rows.head + d]);
+          const float q =
+              to_f32(a.q[b * a.q_rows.batch + i * a.q_rows.row + h * a.q_rows.head + d]);
           const float dout = to_f32(
               a.dout[b * a.dout_rows.batch + i * a.dout_rows.row + h * a.dout_rows.head + d]);
 #pragma unroll
@@ -111,8 +113,8 @@ __global__ void __launch_bounds__(kThreads)
   const int count = a.shape.query_count(b), keys = a.shape.key_count(b);
   if (query >= count) return;
   const int first = query + a.shape.shift(), last = first + min(kTile, count - query) - 1;
-  const int begin = a.shape.window > 0 ? max(0, first - a.shape.window + 1) : 0;
-  const int end = a.shape.causal ? min(keys, last + 1) : keys;
+  const int begin = max(0, visible_keys(a.shape.rule, first, keys).begin);
+  const int end = visible_keys(a.shape.rule, last, keys).end;
   for (int d = static_cast<int>(threadIdx.x); d - static_cast<int>(threadIdx.x) < a.shape.head_size;
        d += kThreads) {
     float dq[kTile] = {};

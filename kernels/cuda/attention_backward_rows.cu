@@ -1,11 +1,11 @@
 // The ends of attention's backward: what it needs of every query row before its products, and dQ
 // from the sums of Hopper's kernel after them.
 //
-// attention_backward_rows: −lse in units of log2 (−∞ for a row that sees nothing, and for the rows
-// that fill a tile: P = exp2(s − ∞) = 0) and −δ[i, h] = −Σ_d dO[i, h, d] · O[i, h, d], in fp32; and
-// zeros in the sums of dQ and the counters. A block has 32 rows of a head, 8 lanes a row; reads 2
-// tensors, writes the sums. attention_backward_convert: dq = scale · sum, rounded; a block has a
-// tile of 64 queries. Limit of both: bytes.
+// attention_backward_rows: the score's offset − lse in units of log2 (−∞ for a row that sees
+// nothing, and for the rows that fill a tile: P = exp2(s − ∞) = 0) and −δ[i, h] = −Σ_d dO[i, h, d]
+// · O[i, h, d], in fp32; and zeros in the sums of dQ and the counters. A block has 32 rows of a
+// head, 8 lanes a row; reads 2 tensors, writes the sums. attention_backward_convert: dq = scale ·
+// sum, rounded; a block has a tile of 64 queries. Limit of both: bytes.
 #include <algorithm>
 
 #include "kernels/cuda/attention_backward.cuh"
@@ -85,7 +85,7 @@ __global__ void __launch_bounds__(kThreads)
   const bool empty = i >= count || lse == -INFINITY;
   if (empty) delta = 0.0f;
   if (lane == 0) {
-    a.minus_lse[at] = empty ? -INFINITY : -lse * kLog2e;
+    a.minus_lse[at] = empty ? -INFINITY : (score_offset(a.shape.rule, h) - lse) * kLog2e;
     a.minus_delta[at] = -delta;
   }
 }
@@ -120,8 +120,7 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     const int i = tile * kTile + thread / 32 * 16 + lane / 4 + 8 * r;
-    T* row = a.dq + b * a.rows.batch + (a.shape.first_query(b) + i) * a.rows.row +
-             h * a.rows.head;
+    T* row = a.dq + b * a.rows.batch + (a.shape.first_query(b) + i) * a.rows.row + h * a.rows.head;
 #pragma unroll
     for (int d = 0; d < kHead / 64; ++d) {
       std::uint32_t word[4];
@@ -158,8 +157,8 @@ void launch_rows(CudaContext& context, const AttentionBackwardCall& call,
   a.vectors = plan.kernel != AttentionBackwardKernel::kPlain;
   // At least one block of a head: it zeros the counters.
   const std::int64_t tiles = std::max<std::int64_t>((call.queries + kTile - 1) / kTile, 1);
-  const dim3 grid(to_unsigned(tiles * (kTile / kRows)),
-                  to_unsigned(call.heads), to_unsigned(call.batch));
+  const dim3 grid(to_unsigned(tiles * (kTile / kRows)), to_unsigned(call.heads),
+                  to_unsigned(call.batch));
   launch(context, attention_backward_rows_kernel<T>, grid, kThreads, 0, a);
 }
 

@@ -1,13 +1,13 @@
 // The backward of attention on tensor cores (mma.sync): 16-bit types, fp32 sums.
 //
-// Formulas in attention_backward.h. Two passes of one kernel, each summing in a fixed order. A block
-// of 4 warps owns 64 rows, a warp 16 of them, of two tensors: K and V in the pass for dK and dV
-// (other rows: Q and dO of every head of the group), Q and dO in that for dQ (other rows: K and V).
-// The other rows pass in tiles of 32 through two stages of shared memory filled by cp.async. A warp
-// forms own1 · other1ᵀ (scores) and own2 · other2ᵀ (dP), turns them into P and dS where they lie,
-// which makes them the A operands of the sums P · other2 (dV) and dS · other1 (dK or dQ). Tiles that
-// no pair is seen in are skipped. Limit: tensor-core rate of mma.sync; 7 products for the 5 of one
-// pass, for dQ without additions in any order.
+// Formulas in attention_backward.h. Two passes of one kernel, each summing in a fixed order. A
+// block of 4 warps owns 64 rows, a warp 16 of them, of two tensors: K and V in the pass for dK and
+// dV (other rows: Q and dO of every head of the group), Q and dO in that for dQ (other rows: K and
+// V). The other rows pass in tiles of 32 through two stages of shared memory filled by cp.async. A
+// warp forms own1 · other1ᵀ (scores) and own2 · other2ᵀ (dP), turns them into P and dS where they
+// lie, which makes them the A operands of the sums P · other2 (dV) and dS · other1 (dK or dQ).
+// Tiles that no pair is seen in are skipped. Limit: tensor-core rate of mma.sync; 7 products for
+// the 5 of one pass, for dQ without additions in any order.
 #pragma once
 
 #include "kernels/cuda/attention_backward.cuh"
@@ -66,8 +66,8 @@ __device__ __forceinline__ void backward_scores(float (&c)[4][4], const T* own, 
 #pragma unroll
     for (int n = 0; n < 4; n += 2) {
       std::uint32_t b[4];
-      ldmatrix_x4(b, other + (n * 8 + lane / 16 * 8 + lane % 8) * Tile::kRow + s * 16 +
-                         lane / 8 % 2 * 8);
+      ldmatrix_x4(
+          b, other + (n * 8 + lane / 16 * 8 + lane % 8) * Tile::kRow + s * 16 + lane / 8 % 2 * 8);
       mma_16816<T>(c[n], a, b[0], b[1]);
       mma_16816<T>(c[n + 1], a, b[2], b[3]);
     }
@@ -88,8 +88,8 @@ __device__ __forceinline__ void backward_sums(float (&sum)[Tile::kHead / 8][4],
 #pragma unroll
     for (int d = 0; d < Tile::kHead / 8; d += 2) {
       std::uint32_t b[4];
-      ldmatrix_x4_transposed(b, other + (s * 16 + lane / 8 % 2 * 8 + lane % 8) * Tile::kRow +
-                                    d * 8 + lane / 16 * 8);
+      ldmatrix_x4_transposed(
+          b, other + (s * 16 + lane / 8 % 2 * 8 + lane % 8) * Tile::kRow + d * 8 + lane / 16 * 8);
       mma_16816<T>(sum[d], a, b[0], b[1]);
       mma_16816<T>(sum[d + 1], a, b[2], b[3]);
     }
@@ -118,8 +118,7 @@ __device__ void write_backward_rows(T* to, std::int64_t stride, int first, int c
 // The work of a block: its rows, and the tiles of other rows [begin, end) of each head.
 template <bool kKeyPass, typename Tile>
 struct BackwardMmaItem {
-  int batch, head, heads, first, own_count, other_count, begin, end, shift;
-  BackwardMask mask;
+  int batch, head, heads, first, own_count, other_count, begin, end, shift, keys;
 
   __device__ explicit BackwardMmaItem(const BackwardShape& s) {
     batch = static_cast<int>(blockIdx.z);
@@ -127,22 +126,21 @@ struct BackwardMmaItem {
     head = kKeyPass ? index * s.group : index;  // the first query head
     heads = kKeyPass ? s.group : 1;
     first = static_cast<int>(blockIdx.x) * Tile::kOwn;
-    const int queries = s.query_count(batch), keys = s.key_count(batch);
+    const int queries = s.query_count(batch);
+    keys = s.key_count(batch);
     own_count = kKeyPass ? keys : queries;
     other_count = kKeyPass ? queries : keys;
     shift = s.shift();
-    mask = {keys, s.window, s.causal};
-    int from = 0, to = other_count;
-    if (kKeyPass) {
-      from = mask.begin(first, shift);
-      to = mask.end(first, Tile::kOwn, shift, queries);
-    } else {
-      const int position = first + shift;
-      if (s.window > 0) from = max(0, position - s.window + 1);
-      if (s.causal) to = min(keys, position + Tile::kOwn);
+    KeyInterval others{0, 0};
+    if (kKeyPass && first < keys) {
+      others = BackwardMask{s.rule, keys}.queries(first, Tile::kOwn, shift, queries);
+    } else if (!kKeyPass && first < queries) {
+      const int last = min(first + Tile::kOwn, queries) - 1;
+      others = {visible_keys(s.rule, first + shift, keys).begin,
+                visible_keys(s.rule, last + shift, keys).end};
     }
-    begin = from / Tile::kOther;
-    end = (to + Tile::kOther - 1) / Tile::kOther;
+    begin = max(0, others.begin) / Tile::kOther;
+    end = (max(0, others.end) + Tile::kOther - 1) / Tile::kOther;
   }
 };
 
@@ -152,8 +150,8 @@ template <bool kKeyPass>
 __device__ __forceinline__ void backward_gradients(float (&p)[4][4], float (&ds)[4][4],
                                                    const BackwardMask& mask, bool cut, int own,
                                                    int other, int shift, int queries,
-                                                   const float* minus_lse,
-                                                   const float* minus_delta, float scale_log2) {
+                                                   const float* minus_lse, const float* minus_delta,
+                                                   const BackwardScore& score) {
 #pragma unroll
   for (int n = 0; n < 4; ++n) {
 #pragma unroll
@@ -162,8 +160,11 @@ __device__ __forceinline__ void backward_gradients(float (&p)[4][4], float (&ds)
       const int query = kKeyPass ? column : row, key = kKeyPass ? row : column;
       const bool seen = !cut || (query < queries && mask.sees(query + shift, key));
       const int at = min(query, queries - 1);
-      p[n][i] = seen ? exp2f(fmaf(p[n][i], scale_log2, minus_lse[at])) : 0.0f;
-      ds[n][i] = seen ? p[n][i] * (ds[n][i] + minus_delta[at]) : 0.0f;
+      float derivative;
+      const float weight =
+          score.probability(p[n][i], query + shift - key, minus_lse[at], &derivative);
+      p[n][i] = seen ? weight : 0.0f;
+      ds[n][i] = seen ? weight * derivative * (ds[n][i] + minus_delta[at]) : 0.0f;
     }
   }
 }
@@ -193,16 +194,16 @@ __global__ void __launch_bounds__(Tile::kThreads)
   const auto load_tile = [&](int step) {
     const int head = kKeyPass ? item.head + step / tiles : kv_head;
     const int first = (item.begin + step % tiles) * kOther, stage = step % 2 * kOther * kRow;
-    load_backward_rows<T, Tile, kOther>(
-        other1 + stage,
-        a.other1 + b * a.other1_rows.batch + other_row * a.other1_rows.row +
-            head * a.other1_rows.head,
-        a.other1_rows.row, first, item.other_count, size);
-    load_backward_rows<T, Tile, kOther>(
-        other2 + stage,
-        a.other2 + b * a.other2_rows.batch + other_row * a.other2_rows.row +
-            head * a.other2_rows.head,
-        a.other2_rows.row, first, item.other_count, size);
+    load_backward_rows<T, Tile, kOther>(other1 + stage,
+                                        a.other1 + b * a.other1_rows.batch +
+                                            other_row * a.other1_rows.row +
+                                            head * a.other1_rows.head,
+                                        a.other1_rows.row, first, item.other_count, size);
+    load_backward_rows<T, Tile, kOther>(other2 + stage,
+                                        a.other2 + b * a.other2_rows.batch +
+                                            other_row * a.other2_rows.row +
+                                            head * a.other2_rows.head,
+                                        a.other2_rows.row, first, item.other_count, size);
   };
   load_backward_rows<T, Tile, kOwn>(own1, own_at(a.own1, a.own1_rows), a.own1_rows.row, item.first,
                                     item.own_count, size);
@@ -213,6 +214,7 @@ __global__ void __launch_bounds__(Tile::kThreads)
 
   float sum1[Tile::kHead / 8][4] = {}, sum2[kKeyPass ? Tile::kHead / 8 : 1][4] = {};
   const int queries = kKeyPass ? item.other_count : item.own_count;
+  const BackwardMask mask{a.shape.rule, item.keys};
   const int own = item.first + warp * 16;
   for (int step = 0; step < steps; ++step) {
     cp_async_wait<0>();
@@ -226,14 +228,13 @@ __global__ void __launch_bounds__(Tile::kThreads)
     const int first = (item.begin + step % tiles) * kOther;
     const int query = kKeyPass ? first : own, key = kKeyPass ? own : first;
     const int query_tile = kKeyPass ? kOther : 16, key_tile = kKeyPass ? 16 : kOther;
-    const bool cut = query + query_tile > queries ||
-                     item.mask.cuts(query + item.shift, query_tile, key, key_tile);
-    const std::int64_t rows =
-        ((item.head + (kKeyPass ? step / tiles : 0)) * a.shape.tiles + a.shape.first_tile(b)) *
-        kBackwardQueryTile;
-    backward_gradients<kKeyPass>(p, ds, item.mask, cut, own + lane / 4, first + lane % 4 * 2,
-                                 item.shift, queries, a.minus_lse + rows, a.minus_delta + rows,
-                                 a.shape.scale * 1.4426950408889634f);
+    const bool cut =
+        query + query_tile > queries || mask.cuts(query + item.shift, query_tile, key, key_tile);
+    const int head = item.head + (kKeyPass ? step / tiles : 0);
+    const std::int64_t rows = (head * a.shape.tiles + a.shape.first_tile(b)) * kBackwardQueryTile;
+    backward_gradients<kKeyPass>(p, ds, mask, cut, own + lane / 4, first + lane % 4 * 2, item.shift,
+                                 queries, a.minus_lse + rows, a.minus_delta + rows,
+                                 BackwardScore(a.shape, head));
     if constexpr (kKeyPass) backward_sums<T, Tile>(sum2, p, other2 + stage);
     backward_sums<T, Tile>(sum1, ds, other1 + stage);
   }
@@ -271,13 +272,13 @@ void launch_backward_tiles(CudaContext& context, const AttentionBackwardCall& ca
   };
   if (call.keys > 0) {
     set(call.k, call.v, call.q, call.dout, call.dk, call.dv);
-    launch(context, attention_backward_tiles_kernel<T, Tile, true>,
-           grid(call.keys, call.kv_heads), Tile::kThreads, Tile::kSharedBytes, a);
+    launch(context, attention_backward_tiles_kernel<T, Tile, true>, grid(call.keys, call.kv_heads),
+           Tile::kThreads, Tile::kSharedBytes, a);
   }
   if (call.queries > 0) {
     set(call.q, call.dout, call.k, call.v, call.dq, {});
-    launch(context, attention_backward_tiles_kernel<T, Tile, false>,
-           grid(call.queries, call.heads), Tile::kThreads, Tile::kSharedBytes, a);
+    launch(context, attention_backward_tiles_kernel<T, Tile, false>, grid(call.queries, call.heads),
+           Tile::kThreads, Tile::kSharedBytes, a);
   }
 }
 

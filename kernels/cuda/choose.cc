@@ -197,6 +197,20 @@ AttentionBatchPlan choose_attention_batch(const CudaArch& arch,
   return plan;
 }
 
+AttentionBackwardPlan choose_attention_backward(const CudaArch& arch,
+                                                const AttentionBatchProblem& problem) {
+  AttentionBackwardPlan plan;
+  plan.form = choose_attention_batch(arch, problem).form;
+  const bool vectors = problem.aligned && problem.head_size % 8 == 0;
+  if (!vectors || problem.dtype == DType::kF32 || problem.head_size > 128) return plan;
+  plan.head_bucket = problem.head_size <= 64 ? 64 : 128;
+  // Of f16 a function of the score itself is not compiled for Hopper.
+  const bool compiled = problem.dtype == DType::kBF16 || plan.form != ScoreForm::kFree;
+  plan.kernel = arch.hopper_products() && compiled ? AttentionBackwardKernel::kSm90
+                                                   : AttentionBackwardKernel::kTiles;
+  return plan;
+}
+
 std::int64_t attention_section(const CudaArch& arch, std::int64_t heads, std::int64_t query_blocks,
                                std::int64_t head_bytes) {
   constexpr std::int64_t kFewItems = 24;                              // of a multiprocessor

@@ -41,7 +41,6 @@ struct Sm90BackwardArguments {
   float* dq;                             // (H, tiles, 2, kHead / 16, 128, 4)
   std::uint32_t* counters;               // (H, tiles, 2), then the next block
   int key_tiles;
-  float scale_log2;
   bool deterministic;
 };
 
@@ -49,34 +48,31 @@ struct Sm90BackwardArguments {
 // queries [begin, end) of each head of its group.
 struct BackwardItem {
   int batch, kv_head, first_key;  // first_key: of the tile, in its sequence
-  int key_tile, begin, end, steps, shift;
-  BackwardMask mask;
+  int key_tile, begin, end, steps, shift, keys, count;
 
   template <typename Tile>
   __device__ static BackwardItem make(const Sm90BackwardArguments& a, int index) {
     BackwardItem item;
-    item.read<Tile>(a, index);
-    return item;
-  }
-
- private:
-  template <typename Tile>
-  __device__ void read(const Sm90BackwardArguments& a, int index) {
     // The tiles of keys that most queries see first; in order, where they go up from the last, so
     // that one waits for those that began earlier.
-    key_tile = index % a.key_tiles;
-    if (a.deterministic) key_tile = a.key_tiles - 1 - key_tile;
+    item.key_tile = index % a.key_tiles;
+    if (a.deterministic) item.key_tile = a.key_tiles - 1 - item.key_tile;
     const int kv_heads = a.shape.heads / a.shape.group;
-    kv_head = index / a.key_tiles % kv_heads;
-    batch = index / a.key_tiles / kv_heads;
-    first_key = key_tile * Tile::kKeys;
-    shift = a.shape.shift();
-    mask = {a.shape.key_count(batch), a.shape.window, a.shape.causal};
-    const int count = a.shape.query_count(batch);
-    const int last = mask.end(first_key, Tile::kKeys, shift, count);
-    begin = mask.begin(first_key, shift) / Tile::kQueries;
-    end = (last + Tile::kQueries - 1) / Tile::kQueries;
-    steps = first_key < mask.keys ? max(0, end - begin) * a.shape.group : 0;
+    item.kv_head = index / a.key_tiles % kv_heads;
+    item.batch = index / a.key_tiles / kv_heads;
+    item.first_key = item.key_tile * Tile::kKeys;
+    item.shift = a.shape.shift();
+    item.keys = a.shape.key_count(item.batch);
+    item.count = a.shape.query_count(item.batch);
+    item.begin = item.end = 0;
+    if (item.first_key < item.keys) {
+      const KeyInterval seeing = BackwardMask{a.shape.rule, item.keys}.queries(
+          item.first_key, Tile::kKeys, item.shift, item.count);
+      item.begin = max(0, seeing.begin) / Tile::kQueries;
+      item.end = (min(max(0, seeing.end), item.count) + Tile::kQueries - 1) / Tile::kQueries;
+    }
+    item.steps = max(0, item.end - item.begin) * a.shape.group;
+    return item;
   }
 };
 
@@ -101,9 +97,9 @@ struct BackwardPlace {
 // Shared memory of a block. full: of Q with −lse, of dO with −δ; empty: of both.
 template <typename Tile>
 struct BackwardShared {
-  std::uint8_t *k, *v;     // (kBlocks, kKeys, 64)
-  std::uint8_t *q, *dout;  // (kStages, kBlocks, kQueries, 64)
-  std::uint8_t* gradient;  // (2, kGroups, kQueries, 64)
+  std::uint8_t *k, *v;             // (kBlocks, kKeys, 64)
+  std::uint8_t *q, *dout;          // (kStages, kBlocks, kQueries, 64)
+  std::uint8_t* gradient;          // (2, kGroups, kQueries, 64)
   float *minus_lse, *minus_delta;  // (kStages, kQueries)
   std::uint64_t *k_full, *v_full, *q_full, *dout_full, *empty, *gradient_full, *gradient_empty;
   std::uint64_t *turn, *added;  // of each group

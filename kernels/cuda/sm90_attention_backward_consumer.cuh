@@ -1,6 +1,7 @@
 // A consumer warpgroup of Hopper's attention backward: 64 keys against tiles of 64 queries.
 //
-// All products are of transposed scores, so that Pᵀ and dSᵀ are A operands as they lie in registers:
+// All products are of transposed scores, so that Pᵀ and dSᵀ are A operands as they lie in
+// registers:
 //   Sᵀ = K Qᵀ   dPᵀ = V dOᵀ   dV += Pᵀ dO   dK += dSᵀ Q   and, over both groups' keys,  dQ = dS K
 // where the group computes one half of dQ's columns from what both stored of dS. The products of a
 // step are issued so that the scores of the next step and dQ of the one before run beside the
@@ -19,7 +20,8 @@
 
 namespace engine::cuda {
 
-// Named barriers: kBackwardTurn + group is the group's turn to issue, kBackwardGroup + group its own.
+// Named barriers: kBackwardTurn + group is the group's turn to issue, kBackwardGroup + group its
+// own.
 inline constexpr int kBackwardTurn = 1, kBackwardGroup = 3;
 
 // d = rows · otherᵀ over the head: rows are the group's 64 of K or V, other the tile of Q or dO,
@@ -78,14 +80,15 @@ __device__ __forceinline__ void store_gradient(std::uint32_t block,
   const std::uint32_t query = lane / 16 * 8 + lane % 8, chunk = warp * 2 + lane / 8 % 2;
   const std::uint32_t at = block + query * 128 + (chunk ^ lane % 8) * 16;
 #pragma unroll
-  for (int s = 0; s < 4; ++s) stmatrix_x4_transposed(at + static_cast<std::uint32_t>(s) * 2048, a[s]);
+  for (int s = 0; s < 4; ++s)
+    stmatrix_x4_transposed(at + static_cast<std::uint32_t>(s) * 2048, a[s]);
 }
 
 // Adds the group's half of a tile of dQ to its sums; in order, once the tile of keys before has.
 template <typename Tile>
 __device__ __forceinline__ void add_queries(const Sm90BackwardArguments& a,
-                                            const BackwardShared<Tile>& shared,
-                                            std::int64_t unit, int group, int step,
+                                            const BackwardShared<Tile>& shared, std::int64_t unit,
+                                            int group, int step,
                                             const float (&dq)[Tile::kQueryRegisters]) {
   if (a.deterministic) {
     mbarrier_wait(shared.turn + group, static_cast<std::uint32_t>(step) % 2);
@@ -102,18 +105,24 @@ __device__ __forceinline__ void add_queries(const Sm90BackwardArguments& a,
 }
 
 // One thread for each group keeps the order of the additions: it waits until the next tile of keys,
-// which is first in order, has added to a tile of queries, lets the group add, and tells the tile of
-// keys that follows.
+// which is first in order, has added to a tile of queries, lets the group add, and tells the tile
+// of keys that follows.
 template <typename Tile>
 __device__ void order_additions(const Sm90BackwardArguments& a, const BackwardShared<Tile>& shared,
                                 const BackwardItem& item, int group) {
+  const BackwardMask mask{a.shape.rule, item.keys};
   BackwardPlace place(a, item);
+  // The last tile of keys that adds to the tile of queries: as both ends of a tile's queries never
+  // fall, all those up to it that begin no later do.
+  int last = item.key_tile;
   for (int step = 0; step < item.steps; ++step) {
+    if (place.tile == item.begin) last = item.key_tile;
+    for (int key = (last + 1) * Tile::kKeys; key < item.keys; key += Tile::kKeys, ++last) {
+      const int begin = mask.queries(key, Tile::kKeys, item.shift, item.count).begin;
+      if (max(0, begin) / Tile::kQueries > place.tile) break;
+    }
     std::uint32_t* counter = a.counters + place.unit + group;
-    const int last_seen = item.shift + (place.tile + 1) * Tile::kQueries - 1;
-    const int last_key = a.shape.causal ? min(item.mask.keys - 1, last_seen) : item.mask.keys - 1;
-    const auto before = static_cast<std::uint32_t>(last_key / Tile::kKeys - item.key_tile);
-    while (signal_read(counter) < before) {
+    while (signal_read(counter) < static_cast<std::uint32_t>(last - item.key_tile)) {
     }
     mbarrier_arrive(shared.turn + group);
     mbarrier_wait(shared.added + group, static_cast<std::uint32_t>(step) % 2);
@@ -144,7 +153,7 @@ __device__ __forceinline__ void write_sums(const Sm90BackwardArguments& a, const
       }
       transpose_quad(word);
       const int column = d * 32 + lane % 4 * 8;
-      if (key < item.mask.keys && column < a.shape.head_size) {
+      if (key < item.keys && column < a.shape.head_size) {
         store_vector(row + column, uint4{word[0], word[1], word[2], word[3]});
       }
     }

@@ -3,13 +3,14 @@
 // Formulas in attention_backward.h; q, dO (B, S, H, Dh), k, v (B, S, G, Dh), all strided with
 // 16-byte rows, or the rows of a ragged batch; heads smaller than the compiled size are zero-filled
 // by the copies. Who computes what: a block has 128 keys of one key/value head and goes over the
-// heads of its group and, from the last, their tiles of 64 queries that see some of them. One thread
-// of the first warpgroup copies Q, dO and their rows of statistics into a ring of shared memory; two
-// further warpgroups have 64 keys each (sm90_attention_backward_consumer.cuh) with dK and dV in
-// registers, which a group of query heads is thus summed into in a fixed order. dQ is added to fp32
-// sums in global memory: in any order, or, where asked for, tile of keys by tile of keys, each
-// waiting for the one before; as all go down the queries in step, they wait for little but at the
-// start. Limit: tensor-core rate (5 products), and reads of shared memory close behind it.
+// heads of its group and, from the last, their tiles of 64 queries that see some of them. One
+// thread of the first warpgroup copies Q, dO and their rows of statistics into a ring of shared
+// memory; two further warpgroups have 64 keys each (sm90_attention_backward_consumer.cuh) with dK
+// and dV in registers, which a group of query heads is thus summed into in a fixed order. dQ is
+// added to fp32 sums in global memory: in any order, or, where asked for, tile of keys by tile of
+// keys, each waiting for the one before; as all go down the queries in step, they wait for little
+// but at the start. Limit: tensor-core rate (5 products), and reads of shared memory close behind
+// it.
 #pragma once
 
 #include "kernels/cuda/device/bulk.cuh"
@@ -71,41 +72,87 @@ __device__ void copy_steps(const Sm90BackwardArguments& a, const BackwardShared<
   }
 }
 
-// Pᵀ and dSᵀ of one tile in a lane: keys `key` and key + 8, queries at positions `position` + 8 i
-// and the next.
+// What a lane does to the scores of a tile: its keys are `key` and key + 8, its queries those at
+// position `position` + 8 i and the next. score[4 i + 2 r + c]: query 8 i + c, key 8 r.
+template <ScoreForm kForm>
 struct BackwardScores {
+  const BackwardShape& shape;
+  int keys, key, position;
+  bool cut;
+  float slope_log2 = 0.0f;
   std::uint32_t seen = 0xffffffffu;  // element by element, where `cut`
-  bool cut = false;
 
-  __device__ __forceinline__ void look(const BackwardMask& mask, int key, int position) {
+  __device__ __forceinline__ void look() {
     seen = 0;
+#pragma unroll 1
+    for (int i = 0; i < 16; ++i) {
+      const KeyInterval range = visible_keys(shape.rule, position + i / 2 * 8 + i % 2, keys);
 #pragma unroll
-    for (int i = 0; i < 32; ++i) {
-      const bool sees = mask.sees(position + i / 4 * 8 + i % 2, key + i / 2 % 2 * 8);
-      seen |= static_cast<std::uint32_t>(sees) << i;
+      for (int r = 0; r < 2; ++r) {
+        const bool sees = key + 8 * r >= range.begin && key + 8 * r < range.end;
+        seen |= static_cast<std::uint32_t>(sees) << (i / 2 * 4 + r * 2 + i % 2);
+      }
     }
   }
-  __device__ __forceinline__ void apply(float (&score)[32]) const {
+  __device__ __forceinline__ void hide(float (&score)[32]) const {
 #pragma unroll
     for (int i = 0; i < 32; ++i) score[i] = (seen >> i & 1) != 0 ? score[i] : 0.0f;
   }
-};
 
-// score = exp2(score · scale − lse).
-__device__ __forceinline__ void probabilities(float (&score)[32], const float* minus_lse,
-                                              float scale_log2) {
-  const auto* rows = reinterpret_cast<const float2*>(minus_lse) + threadIdx.x % 4;
+  // score = exp2(score · scale + bias − lse).
+  __device__ __forceinline__ void weigh(float (&score)[32], const float* minus_lse) const {
+    const auto* rows = reinterpret_cast<const float2*>(minus_lse) + threadIdx.x % 4;
+    const float scale_log2 = shape.scale * 1.4426950408889634f;
+    const auto distance = static_cast<float>(position - key);
 #pragma unroll
-  for (int i = 0; i < 8; ++i) {
-    const float2 row = rows[4 * i];
+    for (int i = 0; i < 8; ++i) {
+      const float2 pair = rows[4 * i];
+      float row[2] = {pair.x, pair.y};
+      if constexpr (kForm == ScoreForm::kSlope) {
 #pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      score[4 * i + 2 * r] = exp2_approximate(fmaf(score[4 * i + 2 * r], scale_log2, row.x));
-      score[4 * i + 2 * r + 1] =
-          exp2_approximate(fmaf(score[4 * i + 2 * r + 1], scale_log2, row.y));
+        for (int c = 0; c < 2; ++c) {
+          row[c] = fmaf(slope_log2, distance + static_cast<float>(8 * i + c), row[c]);
+        }
+      }
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+#pragma unroll
+        for (int c = 0; c < 2; ++c) {
+          const float bias = kForm == ScoreForm::kSlope
+                                 ? row[c] - 8.0f * slope_log2 * static_cast<float>(r)
+                                 : row[c];
+          float& x = score[4 * i + 2 * r + c];
+          x = exp2_approximate(fmaf(x, scale_log2, bias));
+        }
+      }
+    }
+    if (cut) hide(score);
+  }
+
+  // The same with a function of the score: P into the fragments, P · derivative into score.
+  template <typename T>
+  __device__ __forceinline__ void weigh_free(float (&score)[32], const float* minus_lse,
+                                             std::uint32_t (&p)[4][4]) const {
+    const auto* rows = reinterpret_cast<const float2*>(minus_lse) + threadIdx.x % 4;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      const float2 pair = rows[4 * i];
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        float weight[2];
+#pragma unroll
+        for (int c = 0; c < 2; ++c) {
+          float& x = score[4 * i + 2 * r + c];
+          const float value = FreeScore::value(shape.rule, x * shape.scale);
+          weight[c] = exp2_approximate(fmaf(value, 1.4426950408889634f, c == 0 ? pair.x : pair.y));
+          if ((seen >> (4 * i + 2 * r + c) & 1) == 0) weight[c] = 0.0f;
+          x = weight[c] * FreeScore::derivative(shape.rule, value);
+        }
+        p[i / 2][i % 2 * 2 + r] = pack_pair<T>(weight[0], weight[1]);
+      }
     }
   }
-}
+};
 
 // gradient = p · (gradient − δ).
 __device__ __forceinline__ void gradients(float (&gradient)[32], const float (&p)[32],
@@ -123,7 +170,7 @@ __device__ __forceinline__ void gradients(float (&gradient)[32], const float (&p
 }
 
 // A consumer warpgroup, all steps of the item.
-template <typename T, typename Tile>
+template <typename T, typename Tile, ScoreForm kForm>
 __device__ __forceinline__ void consume_steps(const Sm90BackwardArguments& a,
                                               const BackwardShared<Tile>& shared,
                                               const BackwardItem& item) {
@@ -131,7 +178,7 @@ __device__ __forceinline__ void consume_steps(const Sm90BackwardArguments& a,
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int group_key = item.first_key + group * 64;
   const int row = static_cast<int>(threadIdx.x) / 32 % 4 * 16 + lane / 4;
-  const int count = a.shape.query_count(item.batch);
+  const BackwardMask mask{a.shape.rule, item.keys};
   const auto arrive = [&](std::uint64_t* barrier) {
     if (lane == 0) mbarrier_arrive(barrier);
   };
@@ -156,24 +203,21 @@ __device__ __forceinline__ void consume_steps(const Sm90BackwardArguments& a,
 
     mbarrier_wait(shared.k_full, 0);
     mbarrier_wait(shared.v_full, 0);
-    if (const int rows = item.mask.keys - item.first_key;
+    if (const int rows = item.keys - item.first_key;
         a.shape.key_offsets != nullptr && rows < Tile::kKeys) {
       zero_tail<Tile::kBlocks>(shared.k, rows, Tile::kKeys);
       zero_tail<Tile::kBlocks>(shared.v, rows, Tile::kKeys);
       wait_for_group(group);
     }
-#ifndef DIAG_NOTURN
     if (group == 1) named_barrier_sync(kBackwardTurn + 1, 256);
-#endif
 
     for (int step = 0; step < item.steps; ++step) {
       const std::uint32_t stage = static_cast<std::uint32_t>(step) % 2;
       const std::uint32_t slot_bytes = static_cast<std::uint32_t>(ring.slot) * Tile::kQueryBytes;
       const std::uint64_t q = wgmma_advance(q_ring, slot_bytes);
       const std::uint64_t dout = wgmma_advance(dout_ring, slot_bytes);
-      const int first_query = place.tile * Tile::kQueries;
       mbarrier_wait(shared.q_full + ring.slot, ring.parity);
-      if (const int rows = count - first_query;
+      if (const int rows = item.count - place.tile * Tile::kQueries;
           a.shape.query_offsets != nullptr && rows < Tile::kQueries) {
         mbarrier_wait(shared.dout_full + ring.slot, ring.parity);
         zero_tail<Tile::kBlocks>(shared.q + slot_bytes, rows, Tile::kQueries);
@@ -187,21 +231,25 @@ __device__ __forceinline__ void consume_steps(const Sm90BackwardArguments& a,
       wgmma_fence();
       transposed_scores<T, Tile>(dp, group_v, dout);
       wgmma_commit();
-#ifndef DIAG_NOTURN
       named_barrier_arrive(kBackwardTurn + 1 - group, 256);
-#endif
 
       // P, and dV.
+      const int position = item.shift + place.tile * Tile::kQueries;
+      BackwardScores<kForm> scores{a.shape, item.keys, group_key + row, position + lane % 4 * 2,
+                                   mask.cuts(position, Tile::kQueries, group_key, 64)};
+      if constexpr (kForm == ScoreForm::kSlope) {
+        scores.slope_log2 = score_slope(a.shape.rule, place.head) * 1.4426950408889634f;
+      }
+      if (scores.cut) scores.look();
       wgmma_wait<1>();
       wgmma_hold(score);
-      probabilities(score, shared.minus_lse + ring.slot * Tile::kQueries, a.scale_log2);
-      BackwardScores scores;
-      scores.cut = item.mask.cuts(item.shift + first_query, Tile::kQueries, group_key, 64);
-      if (scores.cut) {
-        scores.look(item.mask, group_key + row, item.shift + first_query + lane % 4 * 2);
-        scores.apply(score);
+      const float* minus_lse = shared.minus_lse + ring.slot * Tile::kQueries;
+      if constexpr (kForm == ScoreForm::kFree) {
+        scores.template weigh_free<T>(score, minus_lse, p);
+      } else {
+        scores.weigh(score, minus_lse);
+        pack_scores<T>(score, p);
       }
-      pack_scores<T>(score, p);
       wgmma_hold(dv);
       wgmma_fence();
       sum_product<T, Tile>(dv, p, dout);
@@ -211,7 +259,7 @@ __device__ __forceinline__ void consume_steps(const Sm90BackwardArguments& a,
       wgmma_wait<1>();
       wgmma_hold(dp);
       gradients(dp, score, shared.minus_delta + ring.slot * Tile::kQueries);
-      if (scores.cut) scores.apply(dp);
+      if (scores.cut) scores.hide(dp);
       pack_scores<T>(dp, ds);
       mbarrier_wait(shared.gradient_empty + stage, static_cast<std::uint32_t>(step) / 2 % 2 ^ 1);
       store_gradient(shared_address(shared.gradient) + stage * Tile::kGradientBytes + group_rows,
@@ -221,16 +269,14 @@ __device__ __forceinline__ void consume_steps(const Sm90BackwardArguments& a,
       arrive(shared.gradient_full + stage);
 
       // dQ of the step before (in the first step a product of nothing, which nobody uses), and dK.
-#ifndef DIAG_NOTURN
       named_barrier_sync(kBackwardTurn + group, 256);
-#endif
       if (step > 0) {
         mbarrier_wait(shared.gradient_full + (stage ^ 1),
                       (static_cast<std::uint32_t>(step) - 1) / 2 % 2);
       }
       wgmma_fence();
-      query_product<T, Tile>(
-          dq, wgmma_advance(gradient_ring, (stage ^ 1) * Tile::kGradientBytes), half_k);
+      query_product<T, Tile>(dq, wgmma_advance(gradient_ring, (stage ^ 1) * Tile::kGradientBytes),
+                             half_k);
       wgmma_commit();
       wgmma_hold(dk);
       wgmma_fence();
@@ -250,14 +296,12 @@ __device__ __forceinline__ void consume_steps(const Sm90BackwardArguments& a,
       last_unit = place.unit;
       place.advance(a, item);
     }
-#ifndef DIAG_NOTURN
     if (group == 0) named_barrier_arrive(kBackwardTurn + 1, 256);
-#endif
     const auto final_step = static_cast<std::uint32_t>(item.steps) - 1;
     mbarrier_wait(shared.gradient_full + final_step % 2, final_step / 2 % 2);
     wgmma_fence();
-    query_product<T, Tile>(
-        dq, wgmma_advance(gradient_ring, final_step % 2 * Tile::kGradientBytes), half_k);
+    query_product<T, Tile>(dq, wgmma_advance(gradient_ring, final_step % 2 * Tile::kGradientBytes),
+                           half_k);
     wgmma_commit();
     wgmma_wait<0>();
     wgmma_hold(dq);
@@ -267,7 +311,7 @@ __device__ __forceinline__ void consume_steps(const Sm90BackwardArguments& a,
   write_sums<T, Tile>(a, item, group, a.dk, a.dk_rows, dk, a.shape.scale);
 }
 
-template <typename T, typename Tile>
+template <typename T, typename Tile, ScoreForm kForm>
 __global__ void __launch_bounds__(Tile::kThreads, 1)
     sm90_attention_backward_kernel(const Sm90BackwardArguments a,
                                    const __grid_constant__ BackwardMaps maps) {
@@ -297,8 +341,8 @@ __global__ void __launch_bounds__(Tile::kThreads, 1)
     // before waits for a block that runs.
     *shared.item = static_cast<int>(blockIdx.x);
     if (a.deterministic) {
-      *shared.item = static_cast<int>(
-          signal_exchange_add(a.counters + 2 * a.shape.heads * a.shape.tiles, 1));
+      *shared.item =
+          static_cast<int>(signal_exchange_add(a.counters + 2 * a.shape.heads * a.shape.tiles, 1));
     }
   }
   __syncthreads();  // the barriers are initialised, the item is known
@@ -315,12 +359,12 @@ __global__ void __launch_bounds__(Tile::kThreads, 1)
     }
   } else {
     take_registers<240>();
-    consume_steps<T, Tile>(a, shared, item);
+    consume_steps<T, Tile, kForm>(a, shared, item);
   }
 #endif
 }
 
-template <typename T, typename Tile>
+template <typename T, typename Tile, ScoreForm kForm>
 void launch_sm90_backward(CudaContext& context, const AttentionBackwardCall& call,
                           const BackwardScratch& scratch) {
   Sm90BackwardArguments a{};
@@ -334,7 +378,6 @@ void launch_sm90_backward(CudaContext& context, const AttentionBackwardCall& cal
   a.dq = scratch.dq;
   a.counters = scratch.counters;
   a.key_tiles = static_cast<int>((call.keys + Tile::kKeys - 1) / Tile::kKeys);
-  a.scale_log2 = call.scale * 1.4426950408889634f;
   a.deterministic = call.deterministic;
   const auto map = [&](const AttentionRows& rows, bool ragged, std::int64_t heads,
                        std::int64_t count, std::int64_t total, int box_rows) {
@@ -357,17 +400,17 @@ void launch_sm90_backward(CudaContext& context, const AttentionBackwardCall& cal
       map(call.v, ragged_k, call.kv_heads, call.keys, call.key_total, Tile::kKeys),
       map(call.dout, ragged_q, call.heads, call.queries, call.query_total, Tile::kQueries)};
   const unsigned blocks = to_unsigned(call.batch * call.kv_heads * a.key_tiles);
-  launch(context, sm90_attention_backward_kernel<T, Tile>, blocks, Tile::kThreads,
+  launch(context, sm90_attention_backward_kernel<T, Tile, kForm>, blocks, Tile::kThreads,
          static_cast<std::size_t>(Tile::kSharedBytes), a, maps);
 }
 
-template <typename T>
+template <typename T, ScoreForm kForm>
 void pick_sm90_backward(CudaContext& context, const AttentionBackwardCall& call,
                         const AttentionBackwardPlan& plan, const BackwardScratch& scratch) {
   if (plan.head_bucket == 64) {
-    return launch_sm90_backward<T, BackwardTile<64>>(context, call, scratch);
+    return launch_sm90_backward<T, BackwardTile<64>, kForm>(context, call, scratch);
   }
-  launch_sm90_backward<T, BackwardTile<128>>(context, call, scratch);
+  launch_sm90_backward<T, BackwardTile<128>, kForm>(context, call, scratch);
 }
 
 }  // namespace engine::cuda

@@ -179,6 +179,10 @@ __device__ __forceinline__ void consume_steps(const Sm90BackwardArguments& a,
   const int group_key = item.first_key + group * 64;
   const int row = static_cast<int>(threadIdx.x) / 32 % 4 * 16 + lane / 4;
   const BackwardMask mask{a.shape.rule, item.keys};
+  // The groups take turns at issuing dQ, dK and the next scores, so that one's arithmetic falls
+  // into the other's products. With heads of 64 that holds up more than it helps, unless dQ has an
+  // order.
+  const bool turns = Tile::kHead == 128 || a.deterministic;
   const auto arrive = [&](std::uint64_t* barrier) {
     if (lane == 0) mbarrier_arrive(barrier);
   };
@@ -209,7 +213,7 @@ __device__ __forceinline__ void consume_steps(const Sm90BackwardArguments& a,
       zero_tail<Tile::kBlocks>(shared.v, rows, Tile::kKeys);
       wait_for_group(group);
     }
-    if (group == 1) named_barrier_sync(kBackwardTurn + 1, 256);
+    if (turns && group == 1) named_barrier_sync(kBackwardTurn + 1, 256);
 
     for (int step = 0; step < item.steps; ++step) {
       const std::uint32_t stage = static_cast<std::uint32_t>(step) % 2;
@@ -231,7 +235,7 @@ __device__ __forceinline__ void consume_steps(const Sm90BackwardArguments& a,
       wgmma_fence();
       transposed_scores<T, Tile>(dp, group_v, dout);
       wgmma_commit();
-      named_barrier_arrive(kBackwardTurn + 1 - group, 256);
+      if (turns) named_barrier_arrive(kBackwardTurn + 1 - group, 256);
 
       // P, and dV.
       const int position = item.shift + place.tile * Tile::kQueries;
@@ -269,7 +273,7 @@ __device__ __forceinline__ void consume_steps(const Sm90BackwardArguments& a,
       arrive(shared.gradient_full + stage);
 
       // dQ of the step before (in the first step a product of nothing, which nobody uses), and dK.
-      named_barrier_sync(kBackwardTurn + group, 256);
+      if (turns) named_barrier_sync(kBackwardTurn + group, 256);
       if (step > 0) {
         mbarrier_wait(shared.gradient_full + (stage ^ 1),
                       (static_cast<std::uint32_t>(step) - 1) / 2 % 2);
@@ -296,7 +300,7 @@ __device__ __forceinline__ void consume_steps(const Sm90BackwardArguments& a,
       last_unit = place.unit;
       place.advance(a, item);
     }
-    if (group == 0) named_barrier_arrive(kBackwardTurn + 1, 256);
+    if (turns && group == 0) named_barrier_arrive(kBackwardTurn + 1, 256);
     const auto final_step = static_cast<std::uint32_t>(item.steps) - 1;
     mbarrier_wait(shared.gradient_full + final_step % 2, final_step / 2 % 2);
     wgmma_fence();

@@ -309,5 +309,37 @@ TEST_CASE("the tiles of a mixture cover every way of spreading its rows over the
   }
 }
 
+TEST_CASE("the backward of attention takes tensor cores where the operands let it") {
+  using Kernel = AttentionBackwardKernel;
+  const AttentionBatchProblem problem;
+  CHECK(choose_attention_backward(kH200, problem).kernel == Kernel::kSm90);
+  CHECK(choose_attention_backward(kH200, problem).head_bucket == 128);
+  CHECK(choose_attention_backward(kA10, problem).kernel == Kernel::kTiles);
+  CudaArch portable = kH200;
+  portable.path = CudaPath::kPortable;
+  CHECK(choose_attention_backward(portable, problem).kernel == Kernel::kTiles);
+  for (const std::int64_t head_size : {8, 24, 64}) {
+    CHECK(choose_attention_backward(kH200, {.head_size = head_size}).head_bucket == 64);
+  }
+  CHECK(choose_attention_backward(kH200, {.head_size = 72}).head_bucket == 128);
+  for (const AttentionBatchProblem& other :
+       {AttentionBatchProblem{.head_size = 136}, AttentionBatchProblem{.head_size = 60},
+        AttentionBatchProblem{.dtype = DType::kF32}, AttentionBatchProblem{.aligned = false}}) {
+    CHECK(choose_attention_backward(kH200, other).kernel == Kernel::kPlain);
+  }
+  // Every form of score function in bf16, of f16 those that are affine.
+  for (const DType dtype : {DType::kBF16, DType::kF16}) {
+    const auto form = [&](ScoreKind kind) {
+      return choose_attention_backward(kH200, {.dtype = dtype, .score = kind});
+    };
+    CHECK(form(ScoreKind::kDocument).form == ScoreForm::kOffset);
+    CHECK(form(ScoreKind::kAlibi).form == ScoreForm::kSlope);
+    CHECK(form(ScoreKind::kAlibi).kernel == Kernel::kSm90);
+    CHECK(form(ScoreKind::kSoftCap).form == ScoreForm::kFree);
+    CHECK(form(ScoreKind::kSoftCap).kernel ==
+          (dtype == DType::kBF16 ? Kernel::kSm90 : Kernel::kTiles));
+  }
+}
+
 }  // namespace
 }  // namespace engine::cuda

@@ -53,6 +53,25 @@ struct BackwardMask {
     return j < visible_keys(rule, p + queries - 1, keys).begin ||
            j + tile > visible_keys(rule, p, keys).end;
   }
+  // Of the tiles [begin, end) of `queries` queries, at positions from `shift`, those that
+  // [j, j + tile) cuts nowhere: as both ends of what a query sees never fall, one run of them.
+  __device__ KeyInterval whole(int begin, int end, int queries, int shift, int j, int tile) const {
+    const auto first = [&](int low, auto&& from) {
+      for (int high = end; low < high;) {
+        const int middle = (low + high) / 2;
+        if (from(shift + middle * queries)) {
+          high = middle;
+        } else {
+          low = middle + 1;
+        }
+      }
+      return low;
+    };
+    const int low =
+        first(begin, [&](int p) { return j + tile <= visible_keys(rule, p, keys).end; });
+    return {low,
+            first(low, [&](int p) { return j < visible_keys(rule, p + queries - 1, keys).begin; })};
+  }
   // Of `count` queries, at positions from `shift`, those that may see a key of [j, j + tile), j
   // being one. Both ends never fall as j grows.
   __device__ KeyInterval queries(int j, int tile, int shift, int count) const {

@@ -129,10 +129,13 @@ struct BackwardScores {
     if (cut) hide(score);
   }
 
-  // The same with a function of the score: P into the fragments, P · derivative into score.
+  // The same with the soft-cap, the one row of the table that is not affine: P into the fragments,
+  // P · derivative into score. tanh(x) = 1 − 2 ÷ (exp2(2 x ÷ ln 2) + 1), by the special function
+  // unit, off by 2⁻²² at most.
   template <typename T>
   __device__ __forceinline__ void weigh_free(float (&score)[32], const float* minus_lse,
                                              std::uint32_t (&p)[4][4]) const {
+    const float cap = shape.rule.cap, rate = shape.scale * 2.8853900817779268f / cap;
     const auto* rows = reinterpret_cast<const float2*>(minus_lse) + threadIdx.x % 4;
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
@@ -143,10 +146,11 @@ struct BackwardScores {
 #pragma unroll
         for (int c = 0; c < 2; ++c) {
           float& x = score[4 * i + 2 * r + c];
-          const float value = FreeScore::value(shape.rule, x * shape.scale);
-          weight[c] = exp2_approximate(fmaf(value, 1.4426950408889634f, c == 0 ? pair.x : pair.y));
+          const float tanh = 1.0f - __fdividef(2.0f, exp2_approximate(x * rate) + 1.0f);
+          weight[c] =
+              exp2_approximate(fmaf(tanh, cap * 1.4426950408889634f, c == 0 ? pair.x : pair.y));
           if ((seen >> (4 * i + 2 * r + c) & 1) == 0) weight[c] = 0.0f;
-          x = weight[c] * FreeScore::derivative(shape.rule, value);
+          x = weight[c] * (1.0f - tanh * tanh);
         }
         p[i / 2][i % 2 * 2 + r] = pack_pair<T>(weight[0], weight[1]);
       }
@@ -178,7 +182,6 @@ __device__ __forceinline__ void consume_steps(const Sm90BackwardArguments& a,
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int group_key = item.first_key + group * 64;
   const int row = static_cast<int>(threadIdx.x) / 32 % 4 * 16 + lane / 4;
-  const BackwardMask mask{a.shape.rule, item.keys};
   // The groups take turns at issuing dQ, dK and the next scores, so that one's arithmetic falls
   // into the other's products. With heads of 64 that holds up more than it helps, unless dQ has an
   // order.
@@ -202,6 +205,10 @@ __device__ __forceinline__ void consume_steps(const Sm90BackwardArguments& a,
     RingPlace<Tile::kStages> ring;
     BackwardPlace place(a, item);
     std::int64_t last_unit = 0;
+    // The tiles of queries that all of the group's keys are seen in.
+    const KeyInterval whole = BackwardMask{a.shape.rule, item.keys}.whole(
+        item.begin, item.end, Tile::kQueries, item.shift, group_key, 64);
+    float slope_log2 = 0.0f;
     float score[32], dp[32], dq[Tile::kQueryRegisters];
     std::uint32_t p[4][4], ds[4][4];
 
@@ -240,9 +247,12 @@ __device__ __forceinline__ void consume_steps(const Sm90BackwardArguments& a,
       // P, and dV.
       const int position = item.shift + place.tile * Tile::kQueries;
       BackwardScores<kForm> scores{a.shape, item.keys, group_key + row, position + lane % 4 * 2,
-                                   mask.cuts(position, Tile::kQueries, group_key, 64)};
+                                   place.tile < whole.begin || place.tile >= whole.end};
       if constexpr (kForm == ScoreForm::kSlope) {
-        scores.slope_log2 = score_slope(a.shape.rule, place.head) * 1.4426950408889634f;
+        if (place.tile == item.begin) {
+          slope_log2 = score_slope(a.shape.rule, place.head) * 1.4426950408889634f;
+        }
+        scores.slope_log2 = slope_log2;
       }
       if (scores.cut) scores.look();
       wgmma_wait<1>();

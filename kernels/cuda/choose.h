@@ -155,6 +155,22 @@ struct AttentionBatchPlan {
 AttentionBatchPlan choose_attention_batch(const CudaArch& arch,
                                           const AttentionBatchProblem& problem);
 
+enum class AttentionBackwardKernel {
+  kSm90,   // Hopper's warpgroup products and bulk copies, by tile of keys
+  kTiles,  // tensor cores, a pass by tile of keys and one by tile of queries
+  kPlain,  // CUDA cores, any type and head size
+};
+
+struct AttentionBackwardPlan {
+  AttentionBackwardKernel kernel = AttentionBackwardKernel::kPlain;
+  int head_bucket = 0;  // kSm90, kTiles: the compiled head size, head_size zero-filled to it
+  ScoreForm form = ScoreForm::kOffset;
+};
+
+// `aligned` holds for out and every gradient too.
+AttentionBackwardPlan choose_attention_backward(const CudaArch& arch,
+                                                const AttentionBatchProblem& problem);
+
 // Query heads that kSm90Prefill works on side by side, where each has `query_blocks` items and
 // `head_bytes` of keys and values. All of them while a block gets few items, since the longest
 // first then even out best; else as many as share the L2 cache.
@@ -162,7 +178,8 @@ std::int64_t attention_section(const CudaArch& arch, std::int64_t heads, std::in
                                std::int64_t head_bytes);
 
 // The same for attention_batch, `heads` being those of all sequences. Where every item has as many
-// keys as any other, no more heads than it takes to keep every multiprocessor busy.
+// keys as any other, no more heads than it takes to keep every multiprocessor busy; where later
+// ones have more, but a head few blocks, as many as share the cache.
 std::int64_t attention_batch_section(const CudaArch& arch, const ScoreRule& rule,
                                      std::int64_t heads, std::int64_t query_blocks,
                                      std::int64_t head_bytes);

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "kernels/cuda/device/mbarrier_ring.cuh"
+#include "kernels/cuda/device/quad.cuh"
 #include "kernels/cuda/device/wgmma_attention.cuh"
 #include "kernels/cuda/sm90_attention.cuh"
 #include "kernels/cuda/sm90_attention_softmax.cuh"
@@ -182,22 +183,6 @@ __device__ __forceinline__ void attend(const Scores& scores, const AttentionShar
   hold_sums<Tile>(out);
   state.release(shared.v_empty + state.v.slot);
   state.v.advance();
-}
-
-// Transposes a 4 × 4 matrix of words over the lanes of a quad: word j of lane i becomes word i of
-// lane j.
-__device__ __forceinline__ void transpose_quad(std::uint32_t (&word)[4]) {
-  const bool odd = threadIdx.x % 2 != 0, high = threadIdx.x / 2 % 2 != 0;
-#pragma unroll
-  for (int i = 0; i < 4; i += 2) {
-    const std::uint32_t got = __shfl_xor_sync(kFullWarp, odd ? word[i] : word[i + 1], 1);
-    (odd ? word[i] : word[i + 1]) = got;
-  }
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    const std::uint32_t got = __shfl_xor_sync(kFullWarp, high ? word[i] : word[i + 2], 2);
-    (high ? word[i] : word[i + 2]) = got;
-  }
 }
 
 // Where a model's prefill writes: row `token` of one head, and its log-sum-exp.

@@ -202,11 +202,11 @@ TEST_CASE("heads of a batch share L2 unless later blocks see more keys") {
   CHECK(attention_batch_section(kH200, rule, 4, 1, kBytes) == 4);
   CHECK(attention_batch_section(kH200, rule, kHeads, 1000, kBytes) == 1);
   rule.kind = ScoreKind::kCausal;
-  CHECK(attention_batch_section(kH200, rule, kHeads, kBlocks, kBytes) ==
-        attention_section(kH200, kHeads, kBlocks, kBytes));
+  CHECK(attention_batch_section(kH200, rule, kHeads, kBlocks, kBytes) == 64);  // 32 MiB
   rule = {.kind = ScoreKind::kRel, .causal = true};
-  CHECK(attention_batch_section(kH200, rule, kHeads, kBlocks, kBytes) ==
-        attention_section(kH200, kHeads, kBlocks, kBytes));
+  CHECK(attention_batch_section(kH200, rule, kHeads, kBlocks, kBytes) == 64);
+  CHECK(attention_batch_section(kH200, rule, kHeads, 32, 4 * kBytes) ==
+        attention_section(kH200, kHeads, 32, 4 * kBytes));
 }
 
 TEST_CASE("Hopper's attention serves head sizes to 256 in four compiled ones") {
@@ -367,6 +367,38 @@ TEST_CASE("the tiles of a mixture cover every way of spreading its rows over the
               static_cast<std::size_t>(rows + 3 * plan.tiles) * sizeof(std::int32_t));
       }
     }
+  }
+}
+
+TEST_CASE("the backward of attention takes tensor cores where the operands let it") {
+  using Kernel = AttentionBackwardKernel;
+  const AttentionBatchProblem problem;
+  CHECK(choose_attention_backward(kH200, problem).kernel == Kernel::kSm90);
+  CHECK(choose_attention_backward(kH200, problem).head_bucket == 128);
+  CHECK(choose_attention_backward(kA10, problem).kernel == Kernel::kTiles);
+  CudaArch portable = kH200;
+  portable.path = CudaPath::kPortable;
+  CHECK(choose_attention_backward(portable, problem).kernel == Kernel::kTiles);
+  for (const std::int64_t head_size : {8, 24, 64}) {
+    CHECK(choose_attention_backward(kH200, {.head_size = head_size}).head_bucket == 64);
+  }
+  CHECK(choose_attention_backward(kH200, {.head_size = 72}).head_bucket == 128);
+  for (const AttentionBatchProblem& other :
+       {AttentionBatchProblem{.head_size = 136}, AttentionBatchProblem{.head_size = 60},
+        AttentionBatchProblem{.dtype = DType::kF32}, AttentionBatchProblem{.aligned = false}}) {
+    CHECK(choose_attention_backward(kH200, other).kernel == Kernel::kPlain);
+  }
+  // Every form of score function in bf16, of f16 those that are affine.
+  for (const DType dtype : {DType::kBF16, DType::kF16}) {
+    const auto form = [&](ScoreKind kind) {
+      return choose_attention_backward(kH200, {.dtype = dtype, .score = kind});
+    };
+    CHECK(form(ScoreKind::kDocument).form == ScoreForm::kOffset);
+    CHECK(form(ScoreKind::kAlibi).form == ScoreForm::kSlope);
+    CHECK(form(ScoreKind::kAlibi).kernel == Kernel::kSm90);
+    CHECK(form(ScoreKind::kSoftCap).form == ScoreForm::kFree);
+    CHECK(form(ScoreKind::kSoftCap).kernel ==
+          (dtype == DType::kBF16 ? Kernel::kSm90 : Kernel::kTiles));
   }
 }
 

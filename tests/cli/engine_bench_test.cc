@@ -76,8 +76,8 @@ TEST_CASE("an unknown experiment exits 2 and lists those known") {
   CHECK(unknown.exit_code == 2);
   CHECK(unknown.error_lines() == 1);
   CHECK(unknown.out.empty());
-  for (const char* name :
-       {"llama3-8b", "llama2-7b", "mixtral-8x7b", "llama-1b", "fidelity", "sdp", "score_mod", "ceilings", "all"}) {
+  for (const char* name : {"llama3-8b", "llama2-7b", "mixtral-8x7b", "llama-1b", "fidelity", "sdp",
+                           "score_mod", "ceilings", "all"}) {
     CHECK_MESSAGE(unknown.says(name), unknown.describe());
   }
 }

@@ -1,7 +1,9 @@
 // The definitions of the fused ops, composed of primitives, and the recorder's dispatch.
 #include "kernels/ops.h"
 
+#include <algorithm>
 #include <type_traits>
+#include <utility>
 
 namespace engine {
 
@@ -76,6 +78,78 @@ void Ops::moe_feed_forward(const MoeFeedForwardCall& call, Workspace scratch) {
   moe_combine({.out = call.x, .y = outputs, .weights = weights, .residual = call.x});
 }
 
+namespace {
+
+ScoreRule make_rule(const ScoreFunction& score, std::int64_t heads, bool causal,
+                    std::int64_t window) {
+  constexpr std::int64_t kMost = 0x3fffffff;
+  return {.kind = score.kind,
+          .causal = causal,
+          .window = static_cast<int>(std::min(window, kMost)),
+          .extent = static_cast<int>(std::min(score.extent, kMost)),
+          .cap = score.cap,
+          .heads = static_cast<int>(heads),
+          .spans = score.spans.as<std::int32_t>(),
+          .span_count = score.spans ? static_cast<int>(score.spans.size(0)) : 0};
+}
+
+Tensor swap_axes(Tensor tensor, int a, int b) {
+  std::swap(tensor.shape[a], tensor.shape[b]);
+  std::swap(tensor.strides[static_cast<std::size_t>(a)],
+            tensor.strides[static_cast<std::size_t>(b)]);
+  return tensor;
+}
+
+// Every `step`-th head of (B, rows, H, Dh), from `first`, as (B, H ÷ step, rows, Dh).
+Tensor heads_of(const Tensor& tensor, std::int64_t first, std::int64_t step) {
+  const Tensor grouped = swap_axes(tensor, 1, 2);
+  Tensor heads = grouped.slice(1, first, 1);
+  heads.shape[1] = grouped.size(1) / step;
+  heads.strides[1] = grouped.stride(1) * step;
+  return heads;
+}
+
+}  // namespace
+
+ScoreRule AttentionBatchCall::rule() const { return make_rule(score, q.size(2), causal, window); }
+ScoreRule ScoreSoftmaxCall::rule() const { return make_rule(score, x.size(1), causal, window); }
+
+void attention_composed(Ops& ops, const AttentionBatchCall& call, Workspace scratch) {
+  check_call(call);
+  ENGINE_CHECK(!call.ragged(), ErrorKind::kUnsupported,
+               "attention composed of primitives: a ragged batch");
+  const std::int64_t heads = call.q.size(2), kv_heads = call.k.size(2), group = heads / kv_heads;
+  const Tensor scores =
+      scratch.take(call.q.dtype, {call.q.size(0), heads, call.q.size(1), call.k.size(1)});
+  const Tensor weights = scratch.take(call.q.dtype, scores.shape);
+  const auto every = [&](Tensor tensor, std::int64_t first) {  // (B, H, ·, ·)
+    Tensor part = tensor.slice(1, first, 1);
+    part.shape[1] = kv_heads;
+    part.strides[1] = tensor.stride(1) * group;
+    return part;
+  };
+  for (std::int64_t r = 0; r < group; ++r) {
+    ops.batch_matmul({.out = every(scores, r),
+                      .a = heads_of(call.q, r, group),
+                      .b = swap_axes(call.k, 1, 2),
+                      .scale = call.scale,
+                      .b_rows_summed = false});
+  }
+  ops.score_softmax({.out = weights,
+                     .x = scores,
+                     .position = call.position,
+                     .causal = call.causal,
+                     .window = call.window,
+                     .score = call.score});
+  for (std::int64_t r = 0; r < group; ++r) {
+    ops.batch_matmul({.out = heads_of(call.out, r, group),
+                      .a = every(weights, r),
+                      .b = swap_axes(call.v, 1, 2),
+                      .scale = 1.0f,
+                      .b_rows_summed = true});
+  }
+}
+
 void run_call(Ops& ops, const Call& call, Workspace scratch) {
   std::visit(
       [&](const auto& c) {
@@ -96,6 +170,10 @@ void run_call(Ops& ops, const Call& call, Workspace scratch) {
         if constexpr (std::is_same_v<C, AttentionOutCall>) ops.attention_out(c, scratch);
         if constexpr (std::is_same_v<C, FeedForwardCall>) ops.feed_forward(c, scratch);
         if constexpr (std::is_same_v<C, MoeFeedForwardCall>) ops.moe_feed_forward(c, scratch);
+        if constexpr (std::is_same_v<C, BatchMatmulCall>) ops.batch_matmul(c);
+        if constexpr (std::is_same_v<C, ScoreSoftmaxCall>) ops.score_softmax(c);
+        if constexpr (std::is_same_v<C, AttentionBatchCall>) ops.attention_batch(c, scratch);
+        if constexpr (std::is_same_v<C, AttentionGradCall>) ops.attention_backward(c, scratch);
       },
       call);
 }

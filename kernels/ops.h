@@ -21,6 +21,7 @@
 #include <variant>
 
 #include "kernels/core/sampling.h"
+#include "kernels/core/score_function.h"
 #include "kernels/core/tensor.h"
 #include "kernels/core/weight.h"
 #include "kernels/core/workspace.h"
@@ -44,7 +45,8 @@ struct RmsNormCall {
   float eps = 1e-5f;
 };
 
-// out = x · Wᵀ (+ residual), accumulated in fp32 and rounded once. residual may be out itself.
+// out = x · Wᵀ (+ residual), accumulated in fp32 and rounded once. residual may be out itself; where
+// its stride from token to token is 0, its one row is a bias.
 struct LinearCall {
   Tensor out;       // (T, N) strided; x's dtype or f32
   Tensor x;         // (T, K) strided
@@ -89,6 +91,86 @@ struct AttentionCall {
   bool causal = true;
   std::int64_t window = 0;  // 0: no window
   Tensor lse;               // (H, T) f32, natural log; absent: not wanted
+};
+
+// A score function of attention (core/score_function.h) and its parameters.
+struct ScoreFunction {
+  ScoreKind kind = ScoreKind::kNoop;
+  std::int64_t extent = 0;  // kSlidingWindow (≥ 1), kPrefixLm
+  float cap = 0.0f;         // kSoftCap (> 0)
+  Tensor spans;  // kDocument: (P, 2) i32, [first, end) of the document that position p is in
+};
+
+// Softmax attention of a batch of sequences, dense or ragged, with a score function. The query in
+// row i of a sequence stands at position p = position + i, keys at their rows; it sees keys j in
+// [0, K) that the rules allow: j ≤ p where causal, p − j < window where window > 0, and those of
+// the score function's mask. With y(s, h, p, j) the score function's value,
+//   out[b, i, h] = Σ_j softmax_j(y(scale · q[b, i, h] · k[b, j, g], h, p, j)) v[b, j, g],
+// g = h ÷ (H ÷ G). A query that sees no key gives zeros and lse = −∞.
+//
+// Dense: query_offsets and key_offsets are absent, q is (B, Q, H, Dh), k and v (B, K, G, Dh), lse
+// (B, H, Q). Ragged: B is 1 in every tensor, whose rows are those of all sequences, one after the
+// other: sequence n has rows [query_offsets[n], query_offsets[n + 1]) of q and out and
+// [key_offsets[n], key_offsets[n + 1]) of k and v. Offsets start at 0, never fall, and end at most
+// at the tensors' rows; a sequence may have no queries, or no keys (then its outputs are zero). No
+// sequence has more than max_queries or max_keys rows: that bounds what is launched.
+// Any axis may have any stride, but rows of Dh are dense. (T, H, Dh) is (1, T, H, Dh), a cache
+// (G, C, Dh) is (1, C, G, Dh) with the strides of the cache.
+struct AttentionBatchCall {
+  Tensor out, q;                               // (B, Q, H, Dh) strided
+  Tensor k, v;                                 // (B, K, G, Dh) strided
+  Tensor query_offsets, key_offsets;           // (N + 1) i32 on the device, both or neither
+  std::int64_t max_queries = 0, max_keys = 0;  // of a ragged batch's sequence
+  Tensor position;                             // (1) i32; absent: 0
+  float scale = 1.0f;
+  bool causal = false;
+  std::int64_t window = 0;  // 0: no window
+  ScoreFunction score;
+  Tensor lse;  // (B, H, Q) f32, natural log; absent: not wanted
+
+  bool ragged() const { return static_cast<bool>(query_offsets); }
+  // Sequences, and the most rows that one has.
+  std::int64_t sequences() const { return ragged() ? query_offsets.size(0) - 1 : q.size(0); }
+  std::int64_t queries() const { return ragged() ? max_queries : q.size(1); }
+  std::int64_t keys() const { return ragged() ? max_keys : k.size(1); }
+  ScoreRule rule() const;
+};
+
+// The gradients of attention_batch: with P the softmax's weights, y′ the score function's
+// derivative and δ[b, i, h] = Σ_d dout · out,
+//   dV = Pᵀ dout,   dS = P · (dout Vᵀ − δ) · y′,   dQ = scale · dS K,   dK = scale · dSᵀ Q,
+// summed over the H ÷ G heads of a group for dk and dv. `forward` holds what the forward was asked
+// for, with out and lse as it left them. What no query sees gets zeros. Where `deterministic`, the
+// same bits on every run; else sums may come in any order.
+struct AttentionGradCall {
+  AttentionBatchCall forward;
+  Tensor dout;    // as forward.out, its own strides
+  Tensor dq;      // as q
+  Tensor dk, dv;  // as k
+  bool deterministic = true;
+};
+
+// out[n, m] = scale · a[n, m] · b[n, m]ᵀ for every n and m: (X, K) by (Y, K)ᵀ, or by (K, Y) where
+// b_rows_summed; accumulated in fp32 and rounded once.
+struct BatchMatmulCall {
+  Tensor out;  // (N, M, X, Y) strided
+  Tensor a;    // (N, M, X, K) strided
+  Tensor b;    // (N, M, Y, K) strided; with b_rows_summed (N, M, K, Y)
+  float scale = 1.0f;
+  bool b_rows_summed = false;
+};
+
+// out[b, h, i, :] = softmax over j of y(x[b, h, i, j], h, position + i, j), in fp32, rounded once;
+// zeros where nothing is seen. out may be x.
+struct ScoreSoftmaxCall {
+  Tensor out;       // (B, H, Q, K) strided
+  Tensor x;         // (B, H, Q, K) strided
+  Tensor position;  // (1) i32; absent: 0
+  bool causal = false;
+  std::int64_t window = 0;
+  ScoreFunction score;
+
+  ScoreRule rule() const;
 };
 
 // out = silu(gate) · up, silu(z) = z ÷ (1 + exp(−z)), in fp32, rounded once.
@@ -191,6 +273,12 @@ struct MoeFeedForwardCall {
   std::int64_t top_k = 0;    // S
 };
 
+// attention_batch of a dense batch composed of primitives: scores, softmax and weighted values,
+// each rounded to the type and held whole, (B, H, Q, K) twice in `scratch`. With G < H, one product
+// per key/value head. Needs no lse. What a fused attention is compared with.
+class Ops;
+void attention_composed(Ops& ops, const AttentionBatchCall& call, Workspace scratch);
+
 class Ops {
  public:
   virtual ~Ops() = default;
@@ -207,12 +295,19 @@ class Ops {
   virtual void moe_route(const MoeRouteCall& call) = 0;
   virtual void moe_linear(const MoeLinearCall& call, Workspace scratch) = 0;
   virtual void moe_combine(const MoeCombineCall& call) = 0;
+  virtual void batch_matmul(const BatchMatmulCall& call) = 0;
+  virtual void score_softmax(const ScoreSoftmaxCall& call) = 0;
+  virtual void attention_batch(const AttentionBatchCall& call, Workspace scratch) = 0;
+  virtual void attention_backward(const AttentionGradCall& call, Workspace scratch) = 0;
 
   // Bytes of scratch that this backend's attention takes for `call`; a pure function of its shapes,
   // dtype and bound.
   virtual std::size_t attention_scratch_bytes(const AttentionCall& call) const = 0;
   // The same of moe_linear.
   virtual std::size_t moe_linear_scratch_bytes(const MoeLinearCall& call) const = 0;
+  // The same of attention_batch and attention_backward.
+  virtual std::size_t attention_batch_scratch_bytes(const AttentionBatchCall& call) const = 0;
+  virtual std::size_t attention_backward_scratch_bytes(const AttentionGradCall& call) const = 0;
 
   // The fused ops. The bodies in ops.cc, composed of the primitives above, are their definition,
   // their oracle and the fallback; a backend overrides one where fusing pays and then needs no more
@@ -227,7 +322,8 @@ class Ops {
 using Call =
     std::variant<EmbedCall, RmsNormCall, LinearCall, RopeCall, KvAppendCall, AttentionCall,
                  SiluMulCall, AddCall, SampleCall, MoeRouteCall, MoeLinearCall, MoeCombineCall,
-                 AttentionInCall, AttentionOutCall, FeedForwardCall, MoeFeedForwardCall>;
+                 AttentionInCall, AttentionOutCall, FeedForwardCall, MoeFeedForwardCall,
+                 BatchMatmulCall, ScoreSoftmaxCall, AttentionBatchCall, AttentionGradCall>;
 
 // Runs one recorded call on `ops`. `scratch` is what the caller passed when it was recorded.
 void run_call(Ops& ops, const Call& call, Workspace scratch);
@@ -250,5 +346,9 @@ void check_call(const AttentionInCall& call);
 void check_call(const AttentionOutCall& call);
 void check_call(const FeedForwardCall& call);
 void check_call(const MoeFeedForwardCall& call);
+void check_call(const BatchMatmulCall& call);
+void check_call(const ScoreSoftmaxCall& call);
+void check_call(const AttentionBatchCall& call);
+void check_call(const AttentionGradCall& call);
 
 }  // namespace engine

@@ -48,6 +48,58 @@ void expect_rope(const char* op, const Tensor& table, const Tensor& position,
   expect(op, "position", position, DType::kI32, {1});
 }
 
+// What attention and its score softmax are told beside their operands.
+void expect_rule(const char* op, const Tensor& position, std::int64_t window,
+                 const ScoreFunction& score) {
+  constexpr std::int64_t kMostPositions = 0x3fffffff;
+  if (position) expect(op, "position", position, DType::kI32, {1});
+  ENGINE_REQUIRE(window >= 0, op, ": a negative window ", window);
+  const bool windowed = score.kind == ScoreKind::kSlidingWindow;
+  ENGINE_REQUIRE(score.extent >= (windowed ? 1 : 0) && score.extent <= kMostPositions, op, ": ",
+                 score_name(score.kind), " over ", score.extent, " positions");
+  ENGINE_REQUIRE(score.kind != ScoreKind::kSoftCap || score.cap > 0.0f, op, ": a cap of ",
+                 score.cap);
+  if (score.kind == ScoreKind::kDocument) {
+    expect_rank(op, "spans", score.spans, 2);
+    ENGINE_REQUIRE(score.spans.size(0) > 0, op, ": spans is empty");
+    expect(op, "spans", score.spans, DType::kI32, {score.spans.size(0), 2});
+    ENGINE_REQUIRE(score.spans.is_contiguous(), op, ": spans is not contiguous");
+  }
+}
+
+void expect_ragged(const char* op, const AttentionBatchCall& call) {
+  ENGINE_REQUIRE(call.query_offsets && call.key_offsets, op,
+                 ": offsets of queries or of keys alone");
+  expect_rank(op, "query_offsets", call.query_offsets, 1);
+  ENGINE_REQUIRE(call.query_offsets.size(0) >= 1, op, ": query_offsets is empty");
+  expect(op, "query_offsets", call.query_offsets, DType::kI32, call.query_offsets.shape);
+  expect(op, "key_offsets", call.key_offsets, DType::kI32, call.query_offsets.shape);
+  ENGINE_REQUIRE(call.q.size(0) == 1, op, ": a ragged batch as ", call.q.size(0),
+                 " planes of q, expected 1");
+  ENGINE_REQUIRE(call.max_queries >= 0 && call.max_queries <= call.q.size(1), op, ": max_queries ",
+                 call.max_queries, " of ", call.q.size(1), " rows");
+  ENGINE_REQUIRE(call.max_keys >= 0 && call.max_keys <= call.k.size(1), op, ": max_keys ",
+                 call.max_keys, " of ", call.k.size(1), " rows");
+}
+
+void check_batch(const char* op, const AttentionBatchCall& call) {
+  constexpr std::int64_t kMostRows = 0x3fffffff;
+  expect_rank(op, "q", call.q, 4);
+  expect_float(op, "q", call.q);
+  expect(op, "out", call.out, call.q.dtype, call.q.shape);
+  expect_rank(op, "k", call.k, 4);
+  const std::int64_t batch = call.q.size(0), heads = call.q.size(2), kv_heads = call.k.size(2);
+  expect(op, "k", call.k, call.q.dtype, {batch, call.k.size(1), kv_heads, call.q.size(3)});
+  expect(op, "v", call.v, call.q.dtype, call.k.shape);
+  ENGINE_REQUIRE(kv_heads > 0 && heads % kv_heads == 0, op, ": ", heads, " query heads over ",
+                 kv_heads, " key/value heads");
+  ENGINE_REQUIRE(call.q.size(1) <= kMostRows && call.k.size(1) <= kMostRows, op, ": ",
+                 call.q.size(1), " queries and ", call.k.size(1), " keys, at most ", kMostRows);
+  expect_rule(op, call.position, call.window, call.score);
+  if (call.query_offsets || call.key_offsets) expect_ragged(op, call);
+  if (call.lse) expect(op, "lse", call.lse, DType::kF32, {batch, heads, call.q.size(1)});
+}
+
 }  // namespace
 
 void check_call(const EmbedCall& call) {
@@ -111,6 +163,37 @@ void check_call(const AttentionCall& call) {
                  " outside [", tokens, ", ", cache[1], "]");
   ENGINE_REQUIRE(call.window >= 0, "attention: a negative window ", call.window);
   if (call.lse) expect("attention", "lse", call.lse, DType::kF32, {heads, tokens});
+}
+
+void check_call(const BatchMatmulCall& call) {
+  expect_rank("batch_matmul", "a", call.a, 4);
+  expect_float("batch_matmul", "a", call.a);
+  expect_rank("batch_matmul", "b", call.b, 4);
+  const Shape& a = call.a.shape;
+  const std::int64_t columns = call.b.size(call.b_rows_summed ? 3 : 2);
+  expect("batch_matmul", "b", call.b, call.a.dtype,
+         call.b_rows_summed ? Shape{a[0], a[1], a[3], columns} : Shape{a[0], a[1], columns, a[3]});
+  expect("batch_matmul", "out", call.out, call.a.dtype, {a[0], a[1], a[2], columns});
+}
+
+void check_call(const ScoreSoftmaxCall& call) {
+  expect_rank("score_softmax", "x", call.x, 4);
+  expect_float("score_softmax", "x", call.x);
+  expect("score_softmax", "out", call.out, call.x.dtype, call.x.shape);
+  expect_rule("score_softmax", call.position, call.window, call.score);
+}
+
+void check_call(const AttentionBatchCall& call) { check_batch("attention_batch", call); }
+
+void check_call(const AttentionGradCall& call) {
+  const char* op = "attention_backward";
+  check_batch(op, call.forward);
+  ENGINE_REQUIRE(call.forward.lse, op, ": lse is absent");
+  const DType dtype = call.forward.q.dtype;
+  expect(op, "dout", call.dout, dtype, call.forward.q.shape);
+  expect(op, "dq", call.dq, dtype, call.forward.q.shape);
+  expect(op, "dk", call.dk, dtype, call.forward.k.shape);
+  expect(op, "dv", call.dv, dtype, call.forward.k.shape);
 }
 
 void check_call(const SiluMulCall& call) {

@@ -32,11 +32,25 @@ class Recorder final : public Ops {
   void moe_route(const MoeRouteCall& call) override { keep(call, {}); }
   void moe_linear(const MoeLinearCall& call, Workspace scratch) override { keep(call, scratch); }
   void moe_combine(const MoeCombineCall& call) override { keep(call, {}); }
+  void batch_matmul(const BatchMatmulCall& call) override { keep(call, {}); }
+  void score_softmax(const ScoreSoftmaxCall& call) override { keep(call, {}); }
+  void attention_batch(const AttentionBatchCall& call, Workspace scratch) override {
+    keep(call, scratch);
+  }
+  void attention_backward(const AttentionGradCall& call, Workspace scratch) override {
+    keep(call, scratch);
+  }
   std::size_t attention_scratch_bytes(const AttentionCall& call) const override {
     return backend_.attention_scratch_bytes(call);
   }
   std::size_t moe_linear_scratch_bytes(const MoeLinearCall& call) const override {
     return backend_.moe_linear_scratch_bytes(call);
+  }
+  std::size_t attention_batch_scratch_bytes(const AttentionBatchCall& call) const override {
+    return backend_.attention_batch_scratch_bytes(call);
+  }
+  std::size_t attention_backward_scratch_bytes(const AttentionGradCall& call) const override {
+    return backend_.attention_backward_scratch_bytes(call);
   }
   void attention_in(const AttentionInCall& call, Workspace scratch) override {
     keep(call, scratch);
@@ -88,11 +102,27 @@ class DryRun final : public Ops {
     take(scratch, backend_.moe_linear_scratch_bytes(call));
   }
   void moe_combine(const MoeCombineCall& call) override { check_call(call); }
+  void batch_matmul(const BatchMatmulCall& call) override { check_call(call); }
+  void score_softmax(const ScoreSoftmaxCall& call) override { check_call(call); }
+  void attention_batch(const AttentionBatchCall& call, Workspace scratch) override {
+    check_call(call);
+    take(scratch, backend_.attention_batch_scratch_bytes(call));
+  }
+  void attention_backward(const AttentionGradCall& call, Workspace scratch) override {
+    check_call(call);
+    take(scratch, backend_.attention_backward_scratch_bytes(call));
+  }
   std::size_t attention_scratch_bytes(const AttentionCall& call) const override {
     return backend_.attention_scratch_bytes(call);
   }
   std::size_t moe_linear_scratch_bytes(const MoeLinearCall& call) const override {
     return backend_.moe_linear_scratch_bytes(call);
+  }
+  std::size_t attention_batch_scratch_bytes(const AttentionBatchCall& call) const override {
+    return backend_.attention_batch_scratch_bytes(call);
+  }
+  std::size_t attention_backward_scratch_bytes(const AttentionGradCall& call) const override {
+    return backend_.attention_backward_scratch_bytes(call);
   }
 
  private:

@@ -64,12 +64,40 @@ void CpuOps::moe_combine(const MoeCombineCall& call) {
   cpu::moe_combine(context_, call);
 }
 
+void CpuOps::batch_matmul(const BatchMatmulCall& call) {
+  check_call(call);
+  cpu::batch_matmul(context_, call);
+}
+
+void CpuOps::score_softmax(const ScoreSoftmaxCall& call) {
+  check_call(call);
+  cpu::score_softmax(context_, call);
+}
+
+void CpuOps::attention_batch(const AttentionBatchCall& call, Workspace scratch) {
+  check_call(call);
+  cpu::attention_batch(context_, call, scratch);
+}
+
+void CpuOps::attention_backward(const AttentionGradCall& call, Workspace scratch) {
+  check_call(call);
+  cpu::attention_backward(context_, call, scratch);
+}
+
 std::size_t CpuOps::attention_scratch_bytes(const AttentionCall& call) const {
   return cpu::attention_scratch_bytes(context_.threads, call);
 }
 
 std::size_t CpuOps::moe_linear_scratch_bytes(const MoeLinearCall& call) const {
   return cpu::moe_linear_scratch_bytes(call);
+}
+
+std::size_t CpuOps::attention_batch_scratch_bytes(const AttentionBatchCall& call) const {
+  return cpu::attention_batch_scratch_bytes(context_.threads, call);
+}
+
+std::size_t CpuOps::attention_backward_scratch_bytes(const AttentionGradCall& call) const {
+  return cpu::attention_backward_scratch_bytes(context_.threads, call);
 }
 
 }  // namespace engine::cpu

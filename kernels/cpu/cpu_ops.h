@@ -23,8 +23,14 @@ class CpuOps final : public Ops {
   void moe_route(const MoeRouteCall& call) override;
   void moe_linear(const MoeLinearCall& call, Workspace scratch) override;
   void moe_combine(const MoeCombineCall& call) override;
+  void batch_matmul(const BatchMatmulCall& call) override;
+  void score_softmax(const ScoreSoftmaxCall& call) override;
+  void attention_batch(const AttentionBatchCall& call, Workspace scratch) override;
+  void attention_backward(const AttentionGradCall& call, Workspace scratch) override;
   std::size_t attention_scratch_bytes(const AttentionCall& call) const override;
   std::size_t moe_linear_scratch_bytes(const MoeLinearCall& call) const override;
+  std::size_t attention_batch_scratch_bytes(const AttentionBatchCall& call) const override;
+  std::size_t attention_backward_scratch_bytes(const AttentionGradCall& call) const override;
 
  private:
   const Context& context_;

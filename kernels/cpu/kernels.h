@@ -69,6 +69,10 @@ struct Attend {
   float* max;     // (rows)
   float* sum;     // (rows): Σ exp(s − max)
   float* scores;  // (rows, kKeyBlock) scratch
+  // Changes the scores of `row` for the keys [key, key + count) in place; null: left as they are.
+  void (*change)(const void* context, std::int64_t row, std::int64_t key, std::int64_t count,
+                 float* scores) = nullptr;
+  const void* context = nullptr;
 };
 
 struct Kernels {

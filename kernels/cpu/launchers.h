@@ -23,5 +23,11 @@ void moe_linear(const Context& context, const MoeLinearCall& call, Workspace scr
 // Scratch of moe_linear for `call`.
 std::size_t moe_linear_scratch_bytes(const MoeLinearCall& call);
 void moe_combine(const Context& context, const MoeCombineCall& call);
+void batch_matmul(const Context& context, const BatchMatmulCall& call);
+void score_softmax(const Context& context, const ScoreSoftmaxCall& call);
+void attention_batch(const Context& context, const AttentionBatchCall& call, Workspace scratch);
+std::size_t attention_batch_scratch_bytes(int threads, const AttentionBatchCall& call);
+void attention_backward(const Context& context, const AttentionGradCall& call, Workspace scratch);
+std::size_t attention_backward_scratch_bytes(int threads, const AttentionGradCall& call);
 
 }  // namespace engine::cpu

@@ -413,6 +413,9 @@ void attend_pass(const Attend& pass) {
                                         .accumulate = false});
     prefetch_rows(k + keys * pass.k_stride, pass.k_stride, smaller(kKeyBlock, pass.end - to),
                   pass.head_size);
+    for (std::int64_t i = 0; pass.change != nullptr && i < pass.rows; ++i) {
+      pass.change(pass.context, i, from, keys, pass.scores + i * kKeyBlock);
+    }
     for (std::int64_t i = 0; i < pass.rows; ++i) factor[i] = soften_row(pass, i, from, keys);
     std::int64_t row = 0;
     for (; row + 4 <= pass.rows; row += 4) weigh_rows<T, 4>(pass, v, keys, row, factor);

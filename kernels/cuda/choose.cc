@@ -171,6 +171,67 @@ AttentionPlan choose_attention(const CudaArch& arch, const AttentionProblem& pro
   return plan;
 }
 
+AttentionBatchPlan choose_attention_batch(const CudaArch& arch,
+                                          const AttentionBatchProblem& problem) {
+  AttentionBatchPlan plan;
+  visit_score(problem.score, [&](auto row) {
+    using Row = decltype(row);
+    plan.form = !Row::kAffine  ? ScoreForm::kFree
+                : Row::kSloped ? ScoreForm::kSlope
+                               : ScoreForm::kOffset;
+    plan.unit_slope = Row::kUnitSlope;
+  });
+  const bool vectors = problem.aligned && problem.head_size % 8 == 0;
+  const int bucket = head_bucket(problem.head_size);
+  if (!vectors || problem.dtype == DType::kF32 || bucket == 0) return plan;
+  plan.kernel = AttentionBatchKernel::kTiles;
+  plan.head_bucket = bucket;
+  if (bucket == 16 && problem.queries <= kSmallRows && problem.keys <= kSmallRows) {
+    plan.kernel = AttentionBatchKernel::kSmall;
+    return plan;
+  }
+  // Smaller heads gain nothing from wider products: exp2 bounds them. Of f16 only the common forms
+  // are compiled.
+  const bool compiled = problem.dtype == DType::kBF16 || plan.form == ScoreForm::kOffset ||
+                        (plan.form == ScoreForm::kSlope && plan.unit_slope);
+  if (arch.hopper_products() && bucket > 32 && bucket <= 128 && compiled) {
+    plan.kernel = AttentionBatchKernel::kSm90;
+    plan.head_bucket = bucket == 96 ? 128 : bucket;
+  }
+  return plan;
+}
+
+std::int64_t attention_batch_section(const CudaArch& arch, const ScoreRule& rule,
+                                     std::int64_t heads, std::int64_t query_blocks,
+                                     std::int64_t head_bytes) {
+  const std::int64_t section = attention_section(arch, heads, query_blocks, head_bytes);
+  const bool grows =
+      rule.causal || visit_score(rule.kind, [](auto row) { return decltype(row)::kGrows; });
+  // A few blocks a head even out soon, so that heads need no more than share the cache.
+  constexpr std::int64_t kFewBlocks = 8, kSharedCacheBytes = std::int64_t{32} << 20;
+  if (grows && query_blocks > kFewBlocks) return section;
+  if (grows) {
+    return std::clamp<std::int64_t>(kSharedCacheBytes / std::max<std::int64_t>(head_bytes, 1), 1,
+                                    heads);
+  }
+  return std::clamp<std::int64_t>(ceil_div(arch.sms, std::max<std::int64_t>(query_blocks, 1)), 1,
+                                  section);
+}
+
+AttentionBackwardPlan choose_attention_backward(const CudaArch& arch,
+                                                const AttentionBatchProblem& problem) {
+  AttentionBackwardPlan plan;
+  plan.form = choose_attention_batch(arch, problem).form;
+  const bool vectors = problem.aligned && problem.head_size % 8 == 0;
+  if (!vectors || problem.dtype == DType::kF32 || problem.head_size > 128) return plan;
+  plan.head_bucket = problem.head_size <= 64 ? 64 : 128;
+  // Of f16 a function of the score itself is not compiled for Hopper.
+  const bool compiled = problem.dtype == DType::kBF16 || plan.form != ScoreForm::kFree;
+  plan.kernel = arch.hopper_products() && compiled ? AttentionBackwardKernel::kSm90
+                                                   : AttentionBackwardKernel::kTiles;
+  return plan;
+}
+
 std::int64_t attention_section(const CudaArch& arch, std::int64_t heads, std::int64_t query_blocks,
                                std::int64_t head_bytes) {
   constexpr std::int64_t kFewItems = 24;                              // of a multiprocessor

@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "kernels/core/dtype.h"
+#include "kernels/core/score_function.h"
 
 namespace engine::cuda {
 
@@ -118,11 +119,70 @@ inline constexpr std::int64_t kSm90HeadSize = 256;
 
 AttentionPlan choose_attention(const CudaArch& arch, const AttentionProblem& problem);
 
+enum class AttentionBatchKernel {
+  kSm90,   // flash attention on Hopper's warpgroup products and bulk copies
+  kSmall,  // tensor cores, small heads of short sequences whole in shared memory
+  kTiles,  // flash attention on tensor cores
+  kPlain,  // flash attention on CUDA cores, any type and head size
+};
+
+// What a score function does beside masking: kernels are compiled for each.
+enum class ScoreForm {
+  kOffset,  // adds a constant of the row, or nothing
+  kSlope,   // adds slope · (q − k)
+  kFree,    // a function of the score
+};
+
+// Most queries and keys of kSmall.
+inline constexpr int kSmallRows = 256;
+
+struct AttentionBatchProblem {
+  std::int64_t queries = 1, keys = 1;  // of a sequence, the most
+  std::int64_t head_size = 128;
+  DType dtype = DType::kBF16;
+  ScoreKind score = ScoreKind::kNoop;
+  // q, k, v and out start, and step, on multiples of 16 bytes.
+  bool aligned = true;
+};
+
+struct AttentionBatchPlan {
+  AttentionBatchKernel kernel = AttentionBatchKernel::kPlain;
+  int head_bucket = 0;  // kSm90, kTiles: the compiled head size, head_size zero-filled to it
+  ScoreForm form = ScoreForm::kOffset;
+  bool unit_slope = false;  // kSlope: the slope is 1
+};
+
+AttentionBatchPlan choose_attention_batch(const CudaArch& arch,
+                                          const AttentionBatchProblem& problem);
+
+enum class AttentionBackwardKernel {
+  kSm90,   // Hopper's warpgroup products and bulk copies, by tile of keys
+  kTiles,  // tensor cores, a pass by tile of keys and one by tile of queries
+  kPlain,  // CUDA cores, any type and head size
+};
+
+struct AttentionBackwardPlan {
+  AttentionBackwardKernel kernel = AttentionBackwardKernel::kPlain;
+  int head_bucket = 0;  // kSm90, kTiles: the compiled head size, head_size zero-filled to it
+  ScoreForm form = ScoreForm::kOffset;
+};
+
+// `aligned` holds for out and every gradient too.
+AttentionBackwardPlan choose_attention_backward(const CudaArch& arch,
+                                                const AttentionBatchProblem& problem);
+
 // Query heads that kSm90Prefill works on side by side, where each has `query_blocks` items and
 // `head_bytes` of keys and values. All of them while a block gets few items, since the longest
 // first then even out best; else as many as share the L2 cache.
 std::int64_t attention_section(const CudaArch& arch, std::int64_t heads, std::int64_t query_blocks,
                                std::int64_t head_bytes);
+
+// The same for attention_batch, `heads` being those of all sequences. Where every item has as many
+// keys as any other, no more heads than it takes to keep every multiprocessor busy; where later
+// ones have more, but a head few blocks, as many as share the cache.
+std::int64_t attention_batch_section(const CudaArch& arch, const ScoreRule& rule,
+                                     std::int64_t heads, std::int64_t query_blocks,
+                                     std::int64_t head_bytes);
 
 // Floats that a decode block leaves for the combination: (group, Dh) sums, then (group, 2) maxima
 // and totals, rounded up to 16 bytes.

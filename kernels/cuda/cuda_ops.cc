@@ -18,13 +18,6 @@ AttentionProblem problem_of(const AttentionCall& call, bool aligned) {
 
 }  // namespace
 
-template <typename C>
-void CudaOps::begin(const char* name, const C& call) {
-  check_call(call);
-  context_.make_current();
-  context_.begin_op(name);
-}
-
 void CudaOps::embed(const EmbedCall& call) {
   begin("embed", call);
   if (call.out.numel() > 0) cuda::embed(context_, call);

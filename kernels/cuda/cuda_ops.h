@@ -27,8 +27,14 @@ class CudaOps final : public Ops {
   void moe_route(const MoeRouteCall& call) override;
   void moe_linear(const MoeLinearCall& call, Workspace scratch) override;
   void moe_combine(const MoeCombineCall& call) override;
+  void batch_matmul(const BatchMatmulCall& call) override;
+  void score_softmax(const ScoreSoftmaxCall& call) override;
+  void attention_batch(const AttentionBatchCall& call, Workspace scratch) override;
+  void attention_backward(const AttentionGradCall& call, Workspace scratch) override;
   std::size_t attention_scratch_bytes(const AttentionCall& call) const override;
   std::size_t moe_linear_scratch_bytes(const MoeLinearCall& call) const override;
+  std::size_t attention_batch_scratch_bytes(const AttentionBatchCall& call) const override;
+  std::size_t attention_backward_scratch_bytes(const AttentionGradCall& call) const override;
 
   // attention_out's default body is already one kernel: the linear's epilogue adds the residual.
   void attention_in(const AttentionInCall& call, Workspace scratch) override;
@@ -39,8 +45,13 @@ class CudaOps final : public Ops {
   StepRunner& steps() { return steps_; }
 
  private:
+  // What every op does first.
   template <typename C>
-  void begin(const char* name, const C& call);
+  void begin(const char* name, const C& call) {
+    check_call(call);
+    context_.make_current();
+    context_.begin_op(name);
+  }
 
   void feed_forward_int8(const FeedForwardCall& call, Workspace scratch);
 

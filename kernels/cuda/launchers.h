@@ -43,6 +43,24 @@ void sm90_attention_prefill_wide(CudaContext& context, const AttentionCall& call
                                  const AttentionPlan& plan);
 void attention_plain(CudaContext& context, const AttentionCall& call);
 
+// attention_batch by AttentionBatchKernel, of one type each; sm90_attention_batch_slope is called
+// by the former.
+void sm90_attention_batch_bf16(CudaContext& context, const AttentionBatchCall& call,
+                               const AttentionBatchPlan& plan);
+void sm90_attention_batch_slope(CudaContext& context, const AttentionBatchCall& call,
+                                const AttentionBatchPlan& plan);
+void sm90_attention_batch_f16(CudaContext& context, const AttentionBatchCall& call,
+                              const AttentionBatchPlan& plan);
+void attention_batch_tiles_bf16(CudaContext& context, const AttentionBatchCall& call,
+                                const AttentionBatchPlan& plan);
+void attention_batch_tiles_f16(CudaContext& context, const AttentionBatchCall& call,
+                               const AttentionBatchPlan& plan);
+void attention_batch_small(CudaContext& context, const AttentionBatchCall& call);
+void attention_batch_plain(CudaContext& context, const AttentionBatchCall& call);
+
+void batch_matmul(CudaContext& context, const BatchMatmulCall& call);
+void score_softmax(CudaContext& context, const ScoreSoftmaxCall& call);
+
 // The fused ops for one token. fused_gemv_fits says whether the GEMV serves them (shared memory,
 // types); `inner` is (1, F).
 bool fused_gemv_fits(const CudaContext& context, const Tensor& x, const Weight& weight);

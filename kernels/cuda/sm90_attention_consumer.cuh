@@ -6,6 +6,7 @@
 #pragma once
 
 #include "kernels/cuda/device/mbarrier_ring.cuh"
+#include "kernels/cuda/device/quad.cuh"
 #include "kernels/cuda/device/wgmma_attention.cuh"
 #include "kernels/cuda/sm90_attention.cuh"
 #include "kernels/cuda/sm90_attention_softmax.cuh"
@@ -78,7 +79,7 @@ __device__ void zero_rows(std::uint8_t* v, int rows, int group) {
 template <typename Tile>
 struct ConsumerState {
   RingPlace<Tile::kStages> k, v;
-  RingPlace<1> q;
+  RingPlace<Tile::kQueryStages> q;
   int group;
 
   // Every warp says so once it has read a slot.
@@ -87,30 +88,44 @@ struct ConsumerState {
   }
 };
 
-// All tiles of an item (one at least): out and softmax hold the sums.
-template <typename T, typename Tile>
-__device__ __forceinline__ void attend(const Sm90AttentionArguments& a,
-                                       const AttentionShared<Tile>& shared,
-                                       const AttentionItem& item, ConsumerState<Tile>& state,
+// What a model's prefill does to the scores of a tile: masks, then the softmax.
+template <typename Tile>
+struct PrefillScores {
+  AttentionMask mask;
+  int group_query, row;
+  float scale_log2;
+
+  __device__ PrefillScores(const Sm90AttentionArguments& a, const AttentionItem& item, int group)
+      : mask{a.window, a.causal}, scale_log2(a.scale_log2) {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    group_query = item.first_query + group * 64;
+    row = group_query + static_cast<int>(threadIdx.x) / 32 % 4 * 16 + lane / 4;
+  }
+  // `key`: the tile's first.
+  __device__ __forceinline__ void soften(float (&score)[Tile::kScoreRegisters], int key,
+                                         OnlineSoftmax& softmax, float (&rescale)[2]) const {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    if (mask.cuts(group_query, key, Tile::kKeys)) mask.apply(score, row, key + lane % 4 * 2);
+    softmax.update(score, scale_log2, rescale);
+  }
+};
+
+// All tiles of an item (one at least): out and softmax hold the sums. `scores` turns the scores of
+// a tile into weights.
+template <typename T, typename Tile, typename Item, typename Scores>
+__device__ __forceinline__ void attend(const Scores& scores, const AttentionShared<Tile>& shared,
+                                       const Item& item, ConsumerState<Tile>& state,
                                        AttentionSums<Tile>& out, OnlineSoftmax& softmax) {
-  const AttentionMask mask{a.window, a.causal};
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int group_query = item.first_query + state.group * 64;
-  const int row = group_query + static_cast<int>(threadIdx.x) / 32 % 4 * 16 + lane / 4;
-  const std::uint32_t q =
-      shared_address(shared.q) + static_cast<std::uint32_t>(state.group) * 64 * 128;
+  const std::uint32_t q = shared_address(shared.q + state.q.slot * Tile::kQueryBytes) +
+                          static_cast<std::uint32_t>(state.group) * 64 * 128;
   float score[Tile::kScoreRegisters], rescale[2];
   std::uint32_t p[Tile::kKeys / 16][4];
-  const auto mask_tile = [&](int tile) {
-    const int key = item.first_key<Tile>(tile);
-    if (mask.cuts(group_query, key, Tile::kKeys)) mask.apply(score, row, key + lane % 4 * 2);
-  };
 
   const auto wait_keys = [&](int tile) {
     if (tile < item.tiles) mbarrier_wait(shared.k_full + state.k.slot, state.k.parity);
   };
 
-  mbarrier_wait(shared.q_full, state.q.parity);
+  mbarrier_wait(shared.q_full + state.q.slot, state.q.parity);
   wait_keys(0);
   wgmma_fence();
   score_product<T, Tile>(score, q, shared_address(shared.k + state.k.slot * Tile::kKeyBytes));
@@ -119,8 +134,7 @@ __device__ __forceinline__ void attend(const Sm90AttentionArguments& a,
   wgmma_hold(score);
   state.release(shared.k_empty + state.k.slot);
   state.k.advance();
-  mask_tile(0);
-  softmax.update(score, a.scale_log2, rescale);
+  scores.soften(score, item.template first_key<Tile>(0), softmax, rescale);
   pack_probabilities<T>(score, p);
   wait_keys(1);
 
@@ -139,8 +153,7 @@ __device__ __forceinline__ void attend(const Sm90AttentionArguments& a,
     wgmma_hold(score);
     state.release(shared.k_empty + state.k.slot);
     state.k.advance();
-    mask_tile(tile);
-    softmax.update(score, a.scale_log2, rescale);
+    scores.soften(score, item.template first_key<Tile>(tile), softmax, rescale);
     // The softmax ends here, beside the values' product: neither compiler moves it past a loop.
     wgmma_hold(score);
     wait_keys(tile + 1);
@@ -155,13 +168,13 @@ __device__ __forceinline__ void attend(const Sm90AttentionArguments& a,
     }
     pack_probabilities<T>(score, p);
   }
-  state.release(shared.q_empty);
+  state.release(shared.q_empty + state.q.slot);
   state.q.advance();
 
   mbarrier_wait(shared.v_full + state.v.slot, state.v.parity);
   std::uint8_t* v = shared.v + state.v.slot * Tile::kKeyBytes;
-  const int unseen = item.begin - item.first_key<Tile>(item.tiles - 1);
-  if (item.begin > 0 && unseen > 0) zero_rows<Tile>(v, unseen, state.group);
+  const int unseen = item.begin - item.template first_key<Tile>(item.tiles - 1);
+  if (item.has_rows_before() && unseen > 0) zero_rows<Tile>(v, unseen, state.group);
   hold_sums<Tile>(out);
   wgmma_fence();
   value_product<T, Tile>(out, p, shared_address(v));
@@ -172,37 +185,39 @@ __device__ __forceinline__ void attend(const Sm90AttentionArguments& a,
   state.v.advance();
 }
 
-// Transposes a 4 × 4 matrix of words over the lanes of a quad: word j of lane i becomes word i of
-// lane j.
-__device__ __forceinline__ void transpose_quad(std::uint32_t (&word)[4]) {
-  const bool odd = threadIdx.x % 2 != 0, high = threadIdx.x / 2 % 2 != 0;
-#pragma unroll
-  for (int i = 0; i < 4; i += 2) {
-    const std::uint32_t got = __shfl_xor_sync(kFullWarp, odd ? word[i] : word[i + 1], 1);
-    (odd ? word[i] : word[i + 1]) = got;
+// Where a model's prefill writes: row `token` of one head, and its log-sum-exp.
+struct PrefillRows {
+  const Sm90AttentionArguments& a;
+  const AttentionItem& item;
+
+  __device__ int first_row() const { return item.first_token; }
+  __device__ int rows() const { return a.tokens; }
+  __device__ int head_size() const { return a.head_size; }
+  template <typename T>
+  __device__ T* row(int token) const {
+    return static_cast<T*>(a.out) + token * a.out_token + item.head * a.out_head;
   }
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    const std::uint32_t got = __shfl_xor_sync(kFullWarp, high ? word[i] : word[i + 2], 2);
-    (high ? word[i] : word[i + 2]) = got;
+  __device__ bool wants_lse() const { return a.lse != nullptr; }
+  __device__ float* lse(int token) const { return a.lse + item.head * a.lse_head + token; }
+  __device__ float natural_lse(float maximum, float sum) const {
+    constexpr float kLn2 = 0.6931471805599453f;
+    return (maximum * a.scale_log2 + log2f(sum)) * kLn2;
   }
-}
+};
 
 // Divides by the sums and writes the rows, 16 bytes a lane.
-template <typename T, typename Tile>
-__device__ __forceinline__ void write_item(const Sm90AttentionArguments& a,
-                                           const AttentionItem& item, int group,
+template <typename T, typename Tile, typename Rows>
+__device__ __forceinline__ void write_item(const Rows& target, int group,
                                            const AttentionSums<Tile>& out,
                                            const OnlineSoftmax& softmax) {
-  constexpr float kLn2 = 0.6931471805599453f;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int warp = static_cast<int>(threadIdx.x) / 32 % 4;
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     const float sum = warp_sum<4>(softmax.total[r]);
-    const int token = item.first_token + group * 64 + warp * 16 + lane / 4 + r * 8;
+    const int token = target.first_row() + group * 64 + warp * 16 + lane / 4 + r * 8;
     const float inverse = sum > 0.0f ? 1.0f / sum : 0.0f;
-    T* row = static_cast<T*>(a.out) + token * a.out_token + item.head * a.out_head;
+    T* row = target.template row<T>(token);
 #pragma unroll
     for (int d = 0; d < Tile::kHead / 32; ++d) {
       std::uint32_t word[4];
@@ -214,13 +229,12 @@ __device__ __forceinline__ void write_item(const Sm90AttentionArguments& a,
       }
       transpose_quad(word);
       const int column = d * 32 + lane % 4 * 8;
-      if (token < a.tokens && column < a.head_size) {
+      if (token < target.rows() && column < target.head_size()) {
         store_vector(row + column, uint4{word[0], word[1], word[2], word[3]});
       }
     }
-    if (a.lse != nullptr && token < a.tokens && lane % 4 == 0) {
-      a.lse[item.head * a.lse_head + token] =
-          sum > 0.0f ? (softmax.maximum[r] * a.scale_log2 + log2f(sum)) * kLn2 : -INFINITY;
+    if (target.wants_lse() && token < target.rows() && lane % 4 == 0) {
+      *target.lse(token) = sum > 0.0f ? target.natural_lse(softmax.maximum[r], sum) : -INFINITY;
     }
   }
 }

@@ -68,8 +68,11 @@ __device__ __forceinline__ void attend_items(const Sm90AttentionArguments& a,
   for (int round = 0; attention_item<Tile>(a, position, round, &item); ++round) {
     AttentionSums<Tile> out = {};
     OnlineSoftmax softmax;
-    if (item.tiles > 0) attend<T, Tile>(a, shared, item, state, out, softmax);
-    write_item<T, Tile>(a, item, state.group, out, softmax);
+    if (item.tiles > 0) {
+      const PrefillScores<Tile> scores(a, item, state.group);
+      attend<T, Tile>(scores, shared, item, state, out, softmax);
+    }
+    write_item<T, Tile>(PrefillRows{a, item}, state.group, out, softmax);
   }
   if (state.group == 0) named_barrier_sync(kTurn, 256);
 }

@@ -72,6 +72,34 @@ struct OnlineSoftmax {
       total[r] += score[i];
     }
   }
+
+  // The same for scores in units of log2, relative to `base` of the row in this lane; the maximum
+  // is not relative.
+  template <int kCount>
+  __device__ void update_relative(float (&score)[kCount], const float (&base)[2],
+                                  float (&rescale)[2]) {
+    float shift[2];
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      float greatest = -INFINITY;
+#pragma unroll
+      for (int i = 0; i < kCount / 4; ++i) {
+        greatest = fmaxf(greatest, fmaxf(score[4 * i + 2 * r], score[4 * i + 2 * r + 1]));
+      }
+      greatest = warp_max<4>(fmaxf(maximum[r], greatest + base[r]));
+      const float finite = greatest == -INFINITY ? 0.0f : greatest;
+      rescale[r] = exp2_approximate(maximum[r] - finite);
+      shift[r] = finite - base[r];
+      maximum[r] = greatest;
+      total[r] *= rescale[r];
+    }
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      const int r = i / 2 % 2;
+      score[i] = exp2_approximate(score[i] - shift[r]);
+      total[r] += score[i];
+    }
+  }
 };
 
 // Scores rounded to T: the A fragments of kCount / 8 products of 16 keys each.

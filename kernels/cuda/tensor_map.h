@@ -24,4 +24,15 @@ struct PlanesView {
 // nothing links its library. Throws Error{kDevice} where the driver refuses.
 CUtensorMap make_tensor_map(const CudaContext& context, const PlanesView& view, int box_rows);
 
+// A tensor (batch, rows, heads, columns) of 16-bit elements with dense rows, and its map: boxes of
+// `box_rows` rows and 64 columns of one head, coordinates (column, row, head, batch); else as
+// above.
+struct HeadsView {
+  const void* data = nullptr;
+  DType dtype = DType::kBF16;
+  std::int64_t batch = 1, rows = 1, heads = 1, columns = 1;
+  std::int64_t batch_stride = 0, row_stride = 0, head_stride = 0;
+};
+CUtensorMap make_tensor_map(const CudaContext& context, const HeadsView& view, int box_rows);
+
 }  // namespace engine::cuda

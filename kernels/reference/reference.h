@@ -13,6 +13,7 @@
 
 #include "kernels/core/dtype.h"
 #include "kernels/core/sampling.h"
+#include "kernels/core/score_function.h"
 
 namespace engine::reference {
 
@@ -67,6 +68,38 @@ struct AttentionResult {
 
 // q (T, H, Dh), caches (G, C, Dh).
 AttentionResult attention(const AttentionProblem& problem, View q, View k_cache, View v_cache);
+
+// One sequence of a batch, with a score function (core/score_function.h), written out again here.
+struct AttentionBatchProblem {
+  std::int64_t queries = 1, keys = 1, heads = 1, kv_heads = 1, head_size = 1;
+  std::int64_t position = 0;
+  double scale = 1.0;
+  bool causal = false;
+  std::int64_t window = 0;
+  ScoreKind kind = ScoreKind::kNoop;
+  std::int64_t extent = 0;
+  double cap = 1.0;
+  std::vector<std::int32_t> document;  // kDocument: which one each position is in
+
+  // Row of head h's key j in (K, G, Dh).
+  std::size_t key_row(std::int64_t j, std::int64_t h) const {
+    return static_cast<std::size_t>(j * kv_heads + h / (heads / kv_heads));
+  }
+};
+
+// q (Q, H, Dh), k and v (K, G, Dh); out (Q, H, Dh), lse (H, Q).
+AttentionResult attention_batch(const AttentionBatchProblem& problem, View q, View k, View v);
+
+// The softmax's weights over all keys of query i, head h.
+Values attention_weights(const AttentionBatchProblem& problem, View q, View k, std::int64_t i,
+                         std::int64_t h);
+
+struct AttentionGradients {
+  Values dq, dk, dv;  // as q, k, v
+};
+// dout (Q, H, Dh).
+AttentionGradients attention_backward(const AttentionBatchProblem& problem, View q, View k, View v,
+                                      View dout);
 
 // silu(gate) · up, elementwise.
 Values silu_mul(View gate, View up);

@@ -148,6 +148,67 @@ TEST_CASE("head sizes go to the next compiled one, others to the plain kernel") 
   CHECK(bucket(128) == 0);
 }
 
+TEST_CASE(
+    "attention over batches picks its kernel by head size, type, score function and lengths") {
+  using Kernel = AttentionBatchKernel;
+  AttentionBatchProblem problem{.queries = 512, .keys = 512, .head_size = 128};
+  const auto kernel = [&](const CudaArch& arch) {
+    return choose_attention_batch(arch, problem).kernel;
+  };
+  CHECK(kernel(kH200) == Kernel::kSm90);
+  CHECK(kernel(kA10) == Kernel::kTiles);
+  CudaArch portable = kH200;
+  portable.path = CudaPath::kPortable;
+  CHECK(kernel(portable) == Kernel::kTiles);
+  for (const ScoreKind kind : kScoreKinds) {
+    problem.score = kind;
+    CHECK(kernel(kH200) == Kernel::kSm90);
+  }
+  problem.dtype = DType::kF16;  // the source's four are compiled, and what differs by a mask
+  problem.score = ScoreKind::kRel;
+  CHECK(kernel(kH200) == Kernel::kSm90);
+  CHECK(choose_attention_batch(kH200, problem).unit_slope);
+  problem.score = ScoreKind::kAlibi;
+  CHECK(kernel(kH200) == Kernel::kTiles);
+  CHECK(choose_attention_batch(kH200, problem).form == ScoreForm::kSlope);
+  problem.score = ScoreKind::kSoftCap;
+  CHECK(choose_attention_batch(kH200, problem).form == ScoreForm::kFree);
+  problem = {.queries = 512, .keys = 512, .head_size = 96};
+  CHECK(choose_attention_batch(kH200, problem).head_bucket == 128);
+  CHECK(choose_attention_batch(kA10, problem).head_bucket == 96);
+  for (const std::int64_t head_size : {32, 192, 256}) {
+    problem.head_size = head_size;
+    CHECK(kernel(kH200) == Kernel::kTiles);
+  }
+  problem.head_size = 16;
+  CHECK(kernel(kH200) == Kernel::kTiles);
+  problem.queries = problem.keys = 256;
+  CHECK(kernel(kH200) == Kernel::kSmall);
+  CHECK(kernel(kA10) == Kernel::kSmall);
+  for (const std::int64_t head_size : {20, 264, 512}) {
+    problem.head_size = head_size;
+    CHECK(kernel(kH200) == Kernel::kPlain);
+  }
+  problem = {.queries = 64, .keys = 64, .head_size = 64, .aligned = false};
+  CHECK(kernel(kH200) == Kernel::kPlain);
+  problem = {.queries = 64, .keys = 64, .head_size = 64, .dtype = DType::kF32};
+  CHECK(kernel(kH200) == Kernel::kPlain);
+}
+
+TEST_CASE("heads of a batch share L2 unless later blocks see more keys") {
+  constexpr std::int64_t kHeads = 128, kBlocks = 8, kBytes = 512 * 1024;
+  ScoreRule rule;
+  CHECK(attention_batch_section(kH200, rule, kHeads, kBlocks, kBytes) == 17);  // 132 ÷ 8, up
+  CHECK(attention_batch_section(kH200, rule, 4, 1, kBytes) == 4);
+  CHECK(attention_batch_section(kH200, rule, kHeads, 1000, kBytes) == 1);
+  rule.kind = ScoreKind::kCausal;
+  CHECK(attention_batch_section(kH200, rule, kHeads, kBlocks, kBytes) == 64);  // 32 MiB
+  rule = {.kind = ScoreKind::kRel, .causal = true};
+  CHECK(attention_batch_section(kH200, rule, kHeads, kBlocks, kBytes) == 64);
+  CHECK(attention_batch_section(kH200, rule, kHeads, 32, 4 * kBytes) ==
+        attention_section(kH200, kHeads, 32, 4 * kBytes));
+}
+
 TEST_CASE("Hopper's attention serves head sizes to 256 in four compiled ones") {
   AttentionProblem problem{.tokens = 64, .heads = 4, .kv_heads = 4, .bound = 64};
   const auto bucket = [&](std::int64_t head_size) {
@@ -306,6 +367,38 @@ TEST_CASE("the tiles of a mixture cover every way of spreading its rows over the
               static_cast<std::size_t>(rows + 3 * plan.tiles) * sizeof(std::int32_t));
       }
     }
+  }
+}
+
+TEST_CASE("the backward of attention takes tensor cores where the operands let it") {
+  using Kernel = AttentionBackwardKernel;
+  const AttentionBatchProblem problem;
+  CHECK(choose_attention_backward(kH200, problem).kernel == Kernel::kSm90);
+  CHECK(choose_attention_backward(kH200, problem).head_bucket == 128);
+  CHECK(choose_attention_backward(kA10, problem).kernel == Kernel::kTiles);
+  CudaArch portable = kH200;
+  portable.path = CudaPath::kPortable;
+  CHECK(choose_attention_backward(portable, problem).kernel == Kernel::kTiles);
+  for (const std::int64_t head_size : {8, 24, 64}) {
+    CHECK(choose_attention_backward(kH200, {.head_size = head_size}).head_bucket == 64);
+  }
+  CHECK(choose_attention_backward(kH200, {.head_size = 72}).head_bucket == 128);
+  for (const AttentionBatchProblem& other :
+       {AttentionBatchProblem{.head_size = 136}, AttentionBatchProblem{.head_size = 60},
+        AttentionBatchProblem{.dtype = DType::kF32}, AttentionBatchProblem{.aligned = false}}) {
+    CHECK(choose_attention_backward(kH200, other).kernel == Kernel::kPlain);
+  }
+  // Every form of score function in bf16, of f16 those that are affine.
+  for (const DType dtype : {DType::kBF16, DType::kF16}) {
+    const auto form = [&](ScoreKind kind) {
+      return choose_attention_backward(kH200, {.dtype = dtype, .score = kind});
+    };
+    CHECK(form(ScoreKind::kDocument).form == ScoreForm::kOffset);
+    CHECK(form(ScoreKind::kAlibi).form == ScoreForm::kSlope);
+    CHECK(form(ScoreKind::kAlibi).kernel == Kernel::kSm90);
+    CHECK(form(ScoreKind::kSoftCap).form == ScoreForm::kFree);
+    CHECK(form(ScoreKind::kSoftCap).kernel ==
+          (dtype == DType::kBF16 ? Kernel::kSm90 : Kernel::kTiles));
   }
 }
 

@@ -35,11 +35,25 @@ class Spy final : public Ops {
     moe_used = scratch.used();
   }
   void moe_combine(const MoeCombineCall&) override { asked.push_back("moe_combine"); }
+  void batch_matmul(const BatchMatmulCall&) override { asked.push_back("batch_matmul"); }
+  void score_softmax(const ScoreSoftmaxCall&) override { asked.push_back("score_softmax"); }
+  void attention_batch(const AttentionBatchCall&, Workspace) override {
+    asked.push_back("attention_batch");
+  }
+  void attention_backward(const AttentionGradCall&, Workspace) override {
+    asked.push_back("attention_backward");
+  }
   std::size_t attention_scratch_bytes(const AttentionCall&) const override {
     return attention_bytes;
   }
   std::size_t moe_linear_scratch_bytes(const MoeLinearCall&) const override {
     return moe_linear_bytes;
+  }
+  std::size_t attention_batch_scratch_bytes(const AttentionBatchCall&) const override {
+    return attention_bytes;
+  }
+  std::size_t attention_backward_scratch_bytes(const AttentionGradCall&) const override {
+    return attention_bytes;
   }
 
   std::size_t used = 0, moe_used = 0;

@@ -38,11 +38,25 @@ class RoutedOps : public Ops {
     inner_.moe_linear(call, scratch);
   }
   void moe_combine(const MoeCombineCall& call) override { inner_.moe_combine(call); }
+  void batch_matmul(const BatchMatmulCall& call) override { inner_.batch_matmul(call); }
+  void score_softmax(const ScoreSoftmaxCall& call) override { inner_.score_softmax(call); }
+  void attention_batch(const AttentionBatchCall& call, Workspace scratch) override {
+    inner_.attention_batch(call, scratch);
+  }
+  void attention_backward(const AttentionGradCall& call, Workspace scratch) override {
+    inner_.attention_backward(call, scratch);
+  }
   std::size_t attention_scratch_bytes(const AttentionCall& call) const override {
     return inner_.attention_scratch_bytes(call);
   }
   std::size_t moe_linear_scratch_bytes(const MoeLinearCall& call) const override {
     return inner_.moe_linear_scratch_bytes(call);
+  }
+  std::size_t attention_batch_scratch_bytes(const AttentionBatchCall& call) const override {
+    return inner_.attention_batch_scratch_bytes(call);
+  }
+  std::size_t attention_backward_scratch_bytes(const AttentionGradCall& call) const override {
+    return inner_.attention_backward_scratch_bytes(call);
   }
   void attention_in(const AttentionInCall& call, Workspace scratch) override {
     inner_.attention_in(call, scratch);

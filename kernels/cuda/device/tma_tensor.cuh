@@ -21,6 +21,16 @@ __device__ inline void tma_load_3d(void* shared, const CUtensorMap* map, std::ui
       : "memory");
 }
 
+// The same at (x, y, z, w).
+__device__ inline void tma_load_4d(void* shared, const CUtensorMap* map, std::uint64_t* barrier,
+                                   int x, int y, int z, int w) {
+  asm volatile(
+      "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes "
+      "[%0], [%1, {%3, %4, %5, %6}], [%2];" ::"r"(shared_address(shared)),
+      "l"(map), "r"(shared_address(barrier)), "r"(x), "r"(y), "r"(z), "r"(w)
+      : "memory");
+}
+
 __device__ inline void tma_prefetch_map(const CUtensorMap* map) {
   asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
 }

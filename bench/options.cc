@@ -8,6 +8,7 @@
 #include "engine/cli/flag_values.h"
 #include "engine/cli/output.h"
 #include "kernels/core/check.h"
+#include "kernels/core/score_function.h"
 
 namespace engine::bench {
 namespace {
@@ -19,6 +20,7 @@ constexpr std::int64_t kMostLayers = 4096;
 // What stands on the command line before it is understood.
 struct RawFlags {
   std::string dtype = "bf16", format = "table", prefill, depth;
+  std::string batch, heads, seq, head_dim, mods, pad;
 };
 
 std::vector<std::int64_t> parse_list(const char* flag, const std::string& list,
@@ -108,6 +110,24 @@ void add_size_flags(CLI::App& app, BenchFlags& flags, RawFlags& raw) {
       ->group(group);
 }
 
+void add_attention_flags(CLI::App& app, BenchFlags& flags, RawFlags& raw) {
+  const char* group = "Sizes of sdp and score_mod";
+  const auto list = [&](const char* name, std::string& to, const char* what) {
+    app.add_option(name, to, what)->type_name("N,...")->group(group);
+  };
+  list("--batch", raw.batch, "Sequences [the experiment's]. --batch 2,8");
+  list("--heads", raw.heads, "Heads [the experiment's]. --heads 16");
+  list("--seq", raw.seq, "Positions of a sequence [the experiment's]. --seq 512,4096");
+  list("--head-dim", raw.head_dim, "Size of a head [the experiment's]. --head-dim 64");
+  list("--pad", raw.pad, "sdp: shares of padding, 0 for none [0,0.9]. --pad 0.5");
+  app.add_option("--mods", raw.mods,
+                 "score_mod: score functions [noop,causal,rel,head_bias]. --mods rel,soft_cap")
+      ->type_name("NAME,...")
+      ->group(group);
+  app.add_flag("--backward", flags.backward, "score_mod: time the gradients too. --backward")
+      ->group(group);
+}
+
 void add_run_flags(CLI::App& app, BenchFlags& flags, RawFlags& raw) {
   const char* group = "Where it runs and what it prints";
   app.add_option("--device", flags.device, "auto, cpu, cuda or cuda:N [auto]. --device cuda:1")
@@ -138,6 +158,47 @@ std::optional<std::vector<std::int64_t>> optional_list(const char* flag, const s
   return parse_list(flag, list, least);
 }
 
+std::vector<std::string> split_list(const std::string& list) {
+  std::vector<std::string> words;
+  std::size_t begin = 0;
+  while (!list.empty() && begin <= list.size()) {
+    const std::size_t end = std::min(list.find(',', begin), list.size());
+    words.push_back(list.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return words;
+}
+
+std::optional<std::vector<double>> parse_shares(const char* flag, const std::string& list) {
+  if (list.empty()) return std::nullopt;
+  std::vector<double> shares;
+  for (const std::string& word : split_list(list)) {
+    double share = 0;
+    const auto [at, error] = std::from_chars(word.data(), word.data() + word.size(), share);
+    ENGINE_CHECK(error == std::errc() && at == word.data() + word.size() && share >= 0 && share < 1,
+                 ErrorKind::kUsage, flag,
+                 ": expected numbers from 0 to below 1 with commas between them, found '", list,
+                 "'");
+    shares.push_back(share);
+  }
+  return shares;
+}
+
+std::vector<std::string> parse_mods(const std::string& list) {
+  std::vector<std::string> mods = split_list(list);
+  for (const std::string& mod : mods) {
+    std::string known;
+    bool found = false;
+    for (const ScoreKind kind : kScoreKinds) {
+      known += (known.empty() ? "" : ", ") + std::string(score_name(kind));
+      found = found || mod == score_name(kind);
+    }
+    ENGINE_CHECK(found, ErrorKind::kUsage, "--mods: unknown score function '", mod, "'; known are ",
+                 known);
+  }
+  return mods;
+}
+
 }  // namespace
 
 std::optional<BenchFlags> parse_bench_flags(int argc, const char* const* argv) {
@@ -154,6 +215,7 @@ std::optional<BenchFlags> parse_bench_flags(int argc, const char* const* argv) {
       ->type_name("");
   add_model_flags(app, flags, raw);
   add_size_flags(app, flags, raw);
+  add_attention_flags(app, flags, raw);
   add_run_flags(app, flags, raw);
   try {
     app.parse(argc, argv);
@@ -167,6 +229,12 @@ std::optional<BenchFlags> parse_bench_flags(int argc, const char* const* argv) {
   flags.format = parse_format(raw.format);
   flags.prefill = optional_list("--prefill", raw.prefill, 1);
   flags.depth = optional_list("--depth", raw.depth, 0);
+  flags.batch = optional_list("--batch", raw.batch, 1);
+  flags.heads = optional_list("--heads", raw.heads, 1);
+  flags.seq = optional_list("--seq", raw.seq, 1);
+  flags.head_dim = optional_list("--head-dim", raw.head_dim, 1);
+  flags.pad = parse_shares("--pad", raw.pad);
+  flags.mods = parse_mods(raw.mods);
   const bool standalone = flags.list || flags.version;
   ENGINE_CHECK(standalone || !flags.words.empty(), ErrorKind::kUsage,
                "expected an EXPERIMENT; --list shows them");

@@ -20,8 +20,13 @@ struct BenchFlags {
   std::int64_t max_new_tokens = 200;
   std::int64_t prompt_len = 6;
   std::optional<std::vector<std::int64_t>> prefill, depth;  // absent: the device's default
-  std::string model;                                        // directory; empty: synthetic weights
-  std::string text;                                         // file
+  // Of sdp and score_mod; absent: the experiment's.
+  std::optional<std::vector<std::int64_t>> batch, heads, seq, head_dim;
+  std::optional<std::vector<double>> pad;  // shares of padding; 0: a dense batch
+  std::vector<std::string> mods;           // names of score functions; empty: the experiment's
+  bool backward = false;
+  std::string model;  // directory; empty: synthetic weights
+  std::string text;   // file
   std::string device = "auto";
   int threads = 0;
   std::uint64_t seed = 1234;

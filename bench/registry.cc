@@ -8,6 +8,8 @@
 #include "bench/fidelity_experiment.h"
 #include "bench/model_experiment.h"
 #include "bench/models.h"
+#include "bench/score_mod_experiment.h"
+#include "bench/sdp_experiment.h"
 #include "kernels/core/check.h"
 
 namespace engine::bench {
@@ -57,6 +59,16 @@ const std::vector<Experiment>& experiments() {
                     .summary = "int8 against unquantised weights on a text (--model, --text)",
                     .targets = "",
                     .run = run_fidelity});
+    list.push_back({.name = "sdp",
+                    .summary = "multi-head self-attention as a layer (--batch, --heads, --seq, "
+                               "--head-dim, --pad)",
+                    .targets = "",
+                    .run = run_sdp});
+    list.push_back({.name = "score_mod",
+                    .summary = "attention with a score function (--mods, --backward, --batch, "
+                               "--heads, --seq, --head-dim)",
+                    .targets = "",
+                    .run = run_score_mod});
     list.push_back({.name = "ceilings",
                     .summary = "what the machine reads, copies and multiplies at most",
                     .targets = "",

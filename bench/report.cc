@@ -45,12 +45,22 @@ double spread_percent(const Result& result) {
 // The names of the results' own columns, in the order of their first appearance.
 std::vector<std::string> own_columns(std::span<const Result> results) {
   std::vector<std::string> names;
-  for (const Result& result : results) {
-    for (const auto& [name, value] : result.columns) {
+  const auto note = [&](const Columns& columns) {
+    for (const auto& [name, value] : columns) {
       if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
     }
+  };
+  for (const Result& result : results) {
+    note(result.config);
+    note(result.columns);
   }
   return names;
+}
+
+std::string cell_of(const Columns& columns, const std::string& name, const std::string& absent) {
+  const auto found = std::find_if(columns.begin(), columns.end(),
+                                  [&](const auto& column) { return column.first == name; });
+  return found == columns.end() ? absent : cell(found->second);
 }
 
 // "-" for 0, four significant figures below 1, else two decimals.
@@ -94,9 +104,7 @@ Table full_table(std::span<const Result> results) {
                                     cell(r.telemetry.power_w),
                                     cell(r.telemetry.temperature_c)};
     for (const std::string& name : own) {
-      const auto found = std::find_if(r.columns.begin(), r.columns.end(),
-                                      [&](const auto& column) { return column.first == name; });
-      row.push_back(found == r.columns.end() ? "0" : cell(found->second));
+      row.push_back(cell_of(r.config, name, cell_of(r.columns, name, "0")));
     }
     table.rows.push_back(std::move(row));
   }
@@ -107,6 +115,14 @@ Table short_table(std::span<const Result> results) {
   Table table;
   table.header = {"name",         "dtype",    "metric",  "actual", "target",      "ratio",
                   "% of ceiling", "spread %", "samples", "device", "MHz / W / °C"};
+  std::vector<std::string> configured;
+  for (const Result& r : results) {
+    for (const auto& [name, value] : r.config) {
+      if (std::find(configured.begin(), configured.end(), name) != configured.end()) continue;
+      configured.push_back(name);
+    }
+  }
+  table.header.insert(table.header.end(), configured.begin(), configured.end());
   for (const Result& r : results) {
     const auto sensor = [](const std::optional<double>& value) {
       return value ? decimals(*value, 0) : std::string("-");
@@ -117,6 +133,9 @@ Table short_table(std::span<const Result> results) {
                           r.device,
                           sensor(r.telemetry.clock_mhz) + " / " + sensor(r.telemetry.power_w) +
                               " / " + sensor(r.telemetry.temperature_c)});
+    for (const std::string& name : configured) {
+      table.rows.back().push_back(cell_of(r.config, name, "-"));
+    }
   }
   return table;
 }
@@ -125,8 +144,10 @@ std::string json_lines(std::span<const Result> results) {
   std::string lines;
   for (const Result& r : results) {
     OrderedJson extra = {{"device", r.device}, {"arch", r.arch}};
-    for (const auto& column : r.columns) {
-      std::visit([&](const auto& value) { extra[column.first] = value; }, column.second);
+    for (const Columns* columns : {&r.config, &r.columns}) {
+      for (const auto& column : *columns) {
+        std::visit([&](const auto& value) { extra[column.first] = value; }, column.second);
+      }
     }
     OrderedJson record;
     record["benchmark"] = {

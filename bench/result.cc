@@ -7,6 +7,10 @@
 
 namespace engine::bench {
 
+const char* row_dtype(DType dtype) {
+  return dtype == DType::kF32 ? "float32" : dtype == DType::kF16 ? "float16" : "bfloat16";
+}
+
 double mean(std::span<const double> values) {
   ENGINE_REQUIRE(!values.empty(), "the mean of no values");
   return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());

@@ -8,6 +8,7 @@
 #include <variant>
 #include <vector>
 
+#include "kernels/core/dtype.h"
 #include "kernels/measure.h"
 
 namespace engine::bench {
@@ -28,8 +29,12 @@ struct Result {
   std::vector<double> values;  // every sample, in the metric's unit
   double ceiling = 0;          // measured in the same run, in the metric's unit; 0: there is none
   Telemetry telemetry;         // at the end of the samples
-  Columns columns;
+  Columns config;              // what was run, in tables for people too
+  Columns columns;             // what else a file should say
 };
+
+// "bfloat16", "float16", "float32": how the rows of kernels call a floating-point type.
+const char* row_dtype(DType dtype);
 
 double mean(std::span<const double> values);
 // The middle value, or the mean of the two in the middle.

@@ -53,6 +53,9 @@ class Measure {
   // destination[i] = sigma · normal(i), rounded to the type; floating-point and contiguous. The
   // normals are standard: Box and Muller's transform of Philox uniforms (normal4 in core/philox.h).
   virtual void fill_normal(const Tensor& destination, float sigma, RandomSource source) = 0;
+  // destination[i] uniform in [0, 1), rounded to the type (which may make it 1); floating-point and
+  // contiguous. Element i is word i % 4 of Philox block i ÷ 4, as uniform_open takes it.
+  virtual void fill_uniform(const Tensor& destination, RandomSource source) = 0;
   // destination[i] = value, rounded to the type; floating-point and contiguous.
   virtual void fill_constant(const Tensor& destination, float value) = 0;
 

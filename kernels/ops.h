@@ -45,7 +45,8 @@ struct RmsNormCall {
   float eps = 1e-5f;
 };
 
-// out = x · Wᵀ (+ residual), accumulated in fp32 and rounded once. residual may be out itself.
+// out = x · Wᵀ (+ residual), accumulated in fp32 and rounded once. residual may be out itself. Where
+// its stride from token to token is 0, its one row is a bias.
 struct LinearCall {
   Tensor out;       // (T, N) strided; x's dtype or f32
   Tensor x;         // (T, K) strided

@@ -52,6 +52,22 @@ ENGINE_HOST_DEVICE inline float uniform_open(std::uint32_t bits) {
   return (static_cast<float>(bits >> 9) + 0.5f) * 0x1p-23f;
 }
 
+// Four uniforms of (0, 1): elements 4·block … 4·block + 3 of the sequence that (seed, stream)
+// names.
+struct Uniform4 {
+  float value[4];
+};
+ENGINE_HOST_DEVICE inline Uniform4 uniform4(std::uint64_t seed, std::uint64_t stream,
+                                            std::uint64_t block) {
+  const Philox4 bits =
+      philox4x32({{static_cast<std::uint32_t>(block), static_cast<std::uint32_t>(block >> 32),
+                   static_cast<std::uint32_t>(stream), static_cast<std::uint32_t>(stream >> 32)}},
+                 seed);
+  Uniform4 uniform;
+  for (int i = 0; i < 4; ++i) uniform.value[i] = uniform_open(bits.word[i]);
+  return uniform;
+}
+
 // Four standard normals: elements 4·block … 4·block + 3 of the sequence that (seed, stream) names.
 // Box, Muller, "A note on the generation of random normal deviates" (1958): for uniforms u, v
 //   √(−2 ln u) · (cos 2πv, sin 2πv).

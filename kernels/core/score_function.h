@@ -59,6 +59,8 @@ struct PlainScore {
   // value = s + slope · (q − k) + offset where kAffine.
   static constexpr bool kAffine = true;
   static constexpr bool kSloped = false, kUnitSlope = false;  // slope ≠ 0, slope = 1
+  static constexpr bool kMasks = false;                       // hides keys
+  static constexpr bool kGrows = false;                       // later queries see more keys
   ENGINE_HOST_DEVICE static float slope(const ScoreRule&, int) { return 0.0f; }
   ENGINE_HOST_DEVICE static float offset(const ScoreRule&, int) { return 0.0f; }
   // Where not kAffine.
@@ -75,6 +77,7 @@ ENGINE_HOST_DEVICE inline int score_max(int a, int b) { return a < b ? b : a; }
 struct NoopScore : PlainScore {};
 
 struct CausalScore : PlainScore {
+  static constexpr bool kMasks = true, kGrows = true;
   ENGINE_HOST_DEVICE static void clip_keys(const ScoreRule&, int q, KeyInterval& range) {
     range.end = score_min(range.end, q + 1);
   }
@@ -102,6 +105,7 @@ struct AlibiScore : PlainScore {
 };
 
 struct SlidingWindowScore : PlainScore {
+  static constexpr bool kMasks = true;
   ENGINE_HOST_DEVICE static void clip_keys(const ScoreRule& rule, int q, KeyInterval& range) {
     range.begin = score_max(range.begin, q - rule.extent + 1);
     range.end = score_min(range.end, q + 1);
@@ -114,6 +118,7 @@ struct SlidingWindowScore : PlainScore {
 };
 
 struct DocumentScore : PlainScore {
+  static constexpr bool kMasks = true;
   ENGINE_HOST_DEVICE static int clamp(const ScoreRule& rule, int p) {
     return score_max(0, score_min(p, rule.span_count - 1));
   }
@@ -130,6 +135,7 @@ struct DocumentScore : PlainScore {
 };
 
 struct PrefixLmScore : PlainScore {
+  static constexpr bool kMasks = true, kGrows = true;
   ENGINE_HOST_DEVICE static void clip_keys(const ScoreRule& rule, int q, KeyInterval& range) {
     range.end = score_min(range.end, score_max(q + 1, rule.extent));
   }
@@ -143,7 +149,13 @@ struct SoftCapScore : PlainScore {
   static constexpr bool kAffine = false;
   // tanh(x) = 1 − 2 ÷ (exp(2 x) + 1).
   ENGINE_HOST_DEVICE static float value(const ScoreRule& rule, float s) {
+#if defined(__CUDA_ARCH__)
+    // Approximations by the special function unit: within 2^-20 of the cap.
+    const float e = __expf(s * __fdividef(2.0f, rule.cap));
+    return fmaf(-2.0f * rule.cap, __fdividef(1.0f, e + 1.0f), rule.cap);
+#else
     return rule.cap * (1.0f - 2.0f / (expf(2.0f * s / rule.cap) + 1.0f));
+#endif
   }
   // 1 − tanh² from the value.
   ENGINE_HOST_DEVICE static float derivative(const ScoreRule& rule, float value) {
@@ -229,6 +241,14 @@ ENGINE_HOST_DEVICE inline float score_offset(const ScoreRule& rule, int h) {
 }
 ENGINE_HOST_DEVICE inline bool score_is_affine(ScoreKind kind) {
   return visit_score(kind, [](auto row) { return decltype(row)::kAffine; });
+}
+ENGINE_HOST_DEVICE inline bool score_is_sloped(ScoreKind kind) {
+  return visit_score(kind, [](auto row) { return decltype(row)::kSloped; });
+}
+// Whether a key may be hidden from a query.
+ENGINE_HOST_DEVICE inline bool score_masks(const ScoreRule& rule) {
+  return rule.causal || rule.window > 0 ||
+         visit_score(rule.kind, [](auto row) { return decltype(row)::kMasks; });
 }
 // The score that the softmax sees; `distance` is q − k.
 ENGINE_HOST_DEVICE inline float score_value(const ScoreRule& rule, float s, int h, int distance) {

@@ -122,6 +122,16 @@ class CpuMeasure final : public Measure {
     });
   }
 
+  void fill_uniform(const Tensor& destination, RandomSource source) override {
+    for_runs("fill_uniform", destination, [&](std::int64_t first, float* run) {
+      for (std::int64_t i = 0; i < kRun; i += 4) {
+        const Uniform4 four =
+            uniform4(source.seed, source.stream, static_cast<std::uint64_t>(first + i) / 4);
+        std::copy_n(four.value, 4, run + i);
+      }
+    });
+  }
+
   void fill_constant(const Tensor& destination, float value) override {
     for_runs("fill_constant", destination,
              [&](std::int64_t, float* run) { std::fill_n(run, kRun, value); });

@@ -32,6 +32,7 @@ struct AttentionBatchArguments {
   int sequences, heads, group, head_size, queries, keys;  // a ragged batch: the most
   float scale;
   ScoreRule rule;
+  bool masks, sloped, affine;  // what the rule's row of the table says
 
   // Lengths that pass the batch's own bounds are cut to them.
   __device__ BatchSequence sequence(int n) const {
@@ -41,13 +42,16 @@ struct AttentionBatchArguments {
             max(0, min(key_offsets[n + 1] - k0, keys))};
   }
   __device__ int shift() const { return position != nullptr ? *position : 0; }
+  // The keys of [0, count) that the query at position p sees.
+  __device__ KeyInterval seen(int p, int count) const {
+    return masks ? visible_keys(rule, p, count) : KeyInterval{0, count};
+  }
+  // Those that some query at [first, last] sees: what lies outside is never read.
+  __device__ KeyInterval block_keys(int first, int last, int count) const {
+    return {max(seen(first, count).begin, 0), min(seen(last, count).end, count)};
+  }
+  __device__ float slope(int head) const { return sloped ? score_slope(rule, head) : 0.0f; }
 };
-
-// The keys that some query at [first, last] sees: what lies outside is never read.
-__device__ inline KeyInterval block_keys(const ScoreRule& rule, int first, int last, int keys) {
-  const int begin = visible_keys(rule, first, keys).begin;
-  return {max(begin, 0), min(visible_keys(rule, last, keys).end, keys)};
-}
 
 inline AttentionBatchArguments batch_arguments(const AttentionBatchCall& call) {
   AttentionBatchArguments a{};
@@ -68,6 +72,8 @@ inline AttentionBatchArguments batch_arguments(const AttentionBatchCall& call) {
   a.queries = static_cast<int>(call.queries()), a.keys = static_cast<int>(call.keys());
   a.scale = call.scale;
   a.rule = call.rule();
+  a.masks = score_masks(a.rule);
+  a.sloped = score_is_sloped(a.rule.kind), a.affine = score_is_affine(a.rule.kind);
   return a;
 }
 

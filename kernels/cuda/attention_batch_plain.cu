@@ -48,7 +48,7 @@ __global__ void __launch_bounds__(kThreads)
   if (first_row >= s.queries) return;
   const int first_query = a.shift() + first_row;
   const int last_query = a.shift() + min(first_row + kWarps * kRows, s.queries) - 1;
-  const KeyInterval block = block_keys(a.rule, first_query, last_query, s.keys);
+  const KeyInterval block = a.block_keys(first_query, last_query, s.keys);
   const T* q = static_cast<const T*>(a.q) + s.plane * a.q_stride.batch +
                s.first_query * a.q_stride.row + head * a.q_stride.head;
   const T* k = static_cast<const T*>(a.k) + s.plane * a.k_stride.batch +
@@ -66,7 +66,7 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
     maximum[r] = -INFINITY;
-    seen[r] = visible_keys(a.rule, first_query + warp * kRows + r, s.keys);
+    seen[r] = a.seen(first_query + warp * kRows + r, s.keys);
   }
   for (int first_key = block.begin / kTile * kTile; first_key < block.end; first_key += kTile) {
     __syncthreads();  // q is in; every warp is done with the tile

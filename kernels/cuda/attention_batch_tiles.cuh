@@ -60,11 +60,11 @@ struct BatchLane {
   __device__ BatchLane(const AttentionBatchArguments& a, int warp_query, int keys, int head) {
     position = warp_query + static_cast<int>(threadIdx.x) % 32 / 4;
 #pragma unroll
-    for (int r = 0; r < 2; ++r) seen[r] = visible_keys(a.rule, position + r * 8, keys);
-    low = visible_keys(a.rule, warp_query + 15, keys).begin;
-    high = visible_keys(a.rule, warp_query, keys).end;
-    slope = score_slope(a.rule, head);
-    const bool changes = slope != 0.0f || !score_is_affine(a.rule.kind);
+    for (int r = 0; r < 2; ++r) seen[r] = a.seen(position + r * 8, keys);
+    low = a.seen(warp_query + 15, keys).begin;
+    high = a.seen(warp_query, keys).end;
+    slope = a.slope(head);
+    const bool changes = slope != 0.0f || !a.affine;
     factor = changes ? kLog2OfE : a.scale * kLog2OfE;
   }
 
@@ -82,6 +82,7 @@ struct BatchLane {
         }
       }
     }
+    if (a.affine) return;
     visit_score(a.rule.kind, [&](auto row) {
       if constexpr (!decltype(row)::kAffine) {
 #pragma unroll
@@ -240,7 +241,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
   if (first_row >= s.queries) return;
   const int first_query = a.shift() + first_row;
   const int last_query = a.shift() + min(first_row + Tile::kQueries, s.queries) - 1;
-  const KeyInterval block = block_keys(a.rule, first_query, last_query, s.keys);
+  const KeyInterval block = a.block_keys(first_query, last_query, s.keys);
   const int first_tile = block.begin / Tile::kKeys;
   const int tiles = (max(block.end, 0) + Tile::kKeys - 1) / Tile::kKeys;
   const T* keys = static_cast<const T*>(a.k) + s.plane * a.k_stride.batch +

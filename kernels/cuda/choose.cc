@@ -186,6 +186,10 @@ AttentionBatchPlan choose_attention_batch(const CudaArch& arch,
   if (!vectors || problem.dtype == DType::kF32 || bucket == 0) return plan;
   plan.kernel = AttentionBatchKernel::kTiles;
   plan.head_bucket = bucket;
+  if (bucket == 16 && problem.queries <= kSmallRows && problem.keys <= kSmallRows) {
+    plan.kernel = AttentionBatchKernel::kSmall;
+    return plan;
+  }
   // Smaller heads gain nothing from wider products: exp2 bounds them. Of f16 only the common forms
   // are compiled.
   const bool compiled = problem.dtype == DType::kBF16 || plan.form == ScoreForm::kOffset ||
@@ -209,6 +213,17 @@ AttentionBackwardPlan choose_attention_backward(const CudaArch& arch,
   plan.kernel = arch.hopper_products() && compiled ? AttentionBackwardKernel::kSm90
                                                    : AttentionBackwardKernel::kTiles;
   return plan;
+}
+
+std::int64_t attention_batch_section(const CudaArch& arch, const ScoreRule& rule,
+                                     std::int64_t heads, std::int64_t query_blocks,
+                                     std::int64_t head_bytes) {
+  const std::int64_t section = attention_section(arch, heads, query_blocks, head_bytes);
+  const bool grows =
+      rule.causal || visit_score(rule.kind, [](auto row) { return decltype(row)::kGrows; });
+  if (grows) return section;
+  return std::clamp<std::int64_t>(ceil_div(arch.sms, std::max<std::int64_t>(query_blocks, 1)), 1,
+                                  section);
 }
 
 std::int64_t attention_section(const CudaArch& arch, std::int64_t heads, std::int64_t query_blocks,

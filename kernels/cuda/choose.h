@@ -121,6 +121,7 @@ AttentionPlan choose_attention(const CudaArch& arch, const AttentionProblem& pro
 
 enum class AttentionBatchKernel {
   kSm90,   // flash attention on Hopper's warpgroup products and bulk copies
+  kSmall,  // tensor cores, small heads of short sequences whole in shared memory
   kTiles,  // flash attention on tensor cores
   kPlain,  // flash attention on CUDA cores, any type and head size
 };
@@ -132,7 +133,11 @@ enum class ScoreForm {
   kFree,    // a function of the score
 };
 
+// Most queries and keys of kSmall.
+inline constexpr int kSmallRows = 256;
+
 struct AttentionBatchProblem {
+  std::int64_t queries = 1, keys = 1;  // of a sequence, the most
   std::int64_t head_size = 128;
   DType dtype = DType::kBF16;
   ScoreKind score = ScoreKind::kNoop;
@@ -171,6 +176,12 @@ AttentionBackwardPlan choose_attention_backward(const CudaArch& arch,
 // first then even out best; else as many as share the L2 cache.
 std::int64_t attention_section(const CudaArch& arch, std::int64_t heads, std::int64_t query_blocks,
                                std::int64_t head_bytes);
+
+// The same for attention_batch, `heads` being those of all sequences. Where every item has as many
+// keys as any other, no more heads than it takes to keep every multiprocessor busy.
+std::int64_t attention_batch_section(const CudaArch& arch, const ScoreRule& rule,
+                                     std::int64_t heads, std::int64_t query_blocks,
+                                     std::int64_t head_bytes);
 
 // Floats that a decode block leaves for the combination: (group, Dh) sums, then (group, 2) maxima
 // and totals, rounded up to 16 bytes.

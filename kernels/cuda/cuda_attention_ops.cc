@@ -81,7 +81,9 @@ void CudaOps::attention_batch(const AttentionBatchCall& call, Workspace) {
   const bool aligned = is_vector_aligned(call.q) && is_vector_aligned(call.out) &&
                        is_vector_aligned(call.k) && is_vector_aligned(call.v);
   const AttentionBatchPlan plan =
-      choose_attention_batch(context_.arch(), {.head_size = call.q.size(3),
+      choose_attention_batch(context_.arch(), {.queries = call.queries(),
+                                               .keys = call.keys(),
+                                               .head_size = call.q.size(3),
                                                .dtype = call.q.dtype,
                                                .score = call.score.kind,
                                                // Of no keys at all the copy engine has no map.
@@ -91,6 +93,8 @@ void CudaOps::attention_batch(const AttentionBatchCall& call, Workspace) {
     case AttentionBatchKernel::kSm90:
       return f16 ? sm90_attention_batch_f16(context_, call, plan)
                  : sm90_attention_batch_bf16(context_, call, plan);
+    case AttentionBatchKernel::kSmall:
+      return attention_batch_small(context_, call);
     case AttentionBatchKernel::kTiles:
       return f16 ? attention_batch_tiles_f16(context_, call, plan)
                  : attention_batch_tiles_bf16(context_, call, plan);

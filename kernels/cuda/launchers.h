@@ -55,6 +55,7 @@ void attention_batch_tiles_bf16(CudaContext& context, const AttentionBatchCall& 
                                 const AttentionBatchPlan& plan);
 void attention_batch_tiles_f16(CudaContext& context, const AttentionBatchCall& call,
                                const AttentionBatchPlan& plan);
+void attention_batch_small(CudaContext& context, const AttentionBatchCall& call);
 void attention_batch_plain(CudaContext& context, const AttentionBatchCall& call);
 
 void batch_matmul(CudaContext& context, const BatchMatmulCall& call);

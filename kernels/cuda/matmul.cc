@@ -40,6 +40,7 @@ struct Matmul::Problem {
   std::int64_t tokens, rows, columns, x_stride, out_stride, residual_stride;
   DType x, out;
   bool residual;
+  bool bias;  // the residual is one row, added to every token
   std::uint32_t x_alignment, weight_alignment, out_alignment, residual_alignment;
 
   friend bool operator==(const Problem&, const Problem&) = default;
@@ -109,6 +110,13 @@ const Matmul::Product& Matmul::prepare(const Problem& problem, const LinearCall&
   check_blas(cublasLtMatmulDescSetAttribute(p.operation, CUBLASLT_MATMUL_DESC_POINTER_MODE,
                                             &scalars, sizeof(scalars)),
              "describing a product");
+  if (problem.bias) {
+    const cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_BIAS;
+    check_blas(cublasLtMatmulDescSetAttribute(p.operation, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue,
+                                              sizeof(epilogue)),
+               "describing a product");
+    set_bias(p, call);
+  }
   const auto layout = [](cublasLtMatrixLayout_t* to, DType dtype, std::int64_t rows,
                          std::int64_t columns, std::int64_t stride) {
     check_blas(cublasLtMatrixLayoutCreate(to, data_type(dtype), static_cast<std::uint64_t>(rows),
@@ -159,14 +167,23 @@ void Matmul::choose_algorithm(Product& p, const LinearCall& call, std::size_t wo
   }
 }
 
+void Matmul::set_bias(const Product& product, const LinearCall& call) {
+  const void* bias = call.residual.data;
+  check_blas(cublasLtMatmulDescSetAttribute(product.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER,
+                                            &bias, sizeof(bias)),
+             "naming a bias");
+}
+
 cublasStatus_t Matmul::issue(const Product& product, const LinearCall& call, cudaStream_t stream) {
   const std::byte* one = workspace_ + kWorkspaceBytes;
   const std::byte* zero = one + sizeof(float);
-  const void* residual = call.residual ? call.residual.data : call.out.data;
+  const bool added = product.problem.residual;
+  const void* residual = added ? call.residual.data : call.out.data;
+  if (product.problem.bias) set_bias(product, call);
   return cublasLtMatmul(handle_, product.operation, one, call.weight.data, product.weight,
-                        call.x.data, product.x, call.residual ? one : zero, residual,
-                        product.residual, call.out.data, product.out, &product.algorithm,
-                        workspace_, product.workspace_bytes, stream);
+                        call.x.data, product.x, added ? one : zero, residual, product.residual,
+                        call.out.data, product.out, &product.algorithm, workspace_,
+                        product.workspace_bytes, stream);
 }
 
 bool Matmul::issues_kernels_only(const Product& product, const LinearCall& call) {
@@ -180,7 +197,9 @@ bool Matmul::issues_kernels_only(const Product& product, const LinearCall& call)
 
 bool Matmul::linear(const LinearCall& call) {
   const bool single = call.x.size(0) == 1;  // strides of a single row mean nothing
-  const Tensor& residual = call.residual ? call.residual : call.out;
+  const bool bias = call.residual && !single && call.residual.stride(0) == 0;
+  const bool added = call.residual && !bias;
+  const Tensor& residual = added ? call.residual : call.out;
   const Problem problem{.tokens = call.x.size(0),
                         .rows = call.weight.rows,
                         .columns = call.weight.columns,
@@ -189,7 +208,8 @@ bool Matmul::linear(const LinearCall& call) {
                         .residual_stride = single ? call.weight.rows : residual.stride(0),
                         .x = call.x.dtype,
                         .out = call.out.dtype,
-                        .residual = static_cast<bool>(call.residual),
+                        .residual = added,
+                        .bias = bias,
                         .x_alignment = alignment_of(call.x.data),
                         .weight_alignment = alignment_of(call.weight.data),
                         .out_alignment = alignment_of(call.out.data),

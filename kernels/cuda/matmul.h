@@ -33,6 +33,8 @@ class Matmul {
   const Product& prepare(const Problem& problem, const LinearCall& call);
   // Sets the first algorithm within `workspace_bytes` that issues kernels alone.
   void choose_algorithm(Product& product, const LinearCall& call, std::size_t workspace_bytes);
+  // Names the row that is added to every token.
+  static void set_bias(const Product& product, const LinearCall& call);
   // Issues the product on `stream`.
   cublasStatus_t issue(const Product& product, const LinearCall& call, cudaStream_t stream);
   // Whether the product's algorithm issues kernels alone, seen by capturing it.

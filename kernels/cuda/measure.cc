@@ -83,6 +83,11 @@ class CudaMeasure final : public Measure {
     cuda::fill_normal(context_, destination, sigma, source);
   }
 
+  void fill_uniform(const Tensor& destination, RandomSource source) override {
+    require_dense("fill_uniform", destination);
+    cuda::fill_uniform(context_, destination, source);
+  }
+
   void fill_constant(const Tensor& destination, float value) override {
     require_dense("fill_constant", destination);
     cuda::fill_constant(context_, destination, value);

@@ -1,10 +1,10 @@
 // What measurements need of the device: a stream of reads and synthetic data.
 //
 // read_stream: blocks of 512 threads, two an SM and all at once, walk the buffer together; a thread
-// keeps eight 16-byte loads in flight. Limit: bytes read. fill_normal: a thread makes four elements
-// at a time from one Philox block (normal4 in core/philox.h). Limit: the arithmetic of the
-// transform. None of these lets the next kernel start early, so that a measurement behind one
-// begins clean.
+// keeps eight 16-byte loads in flight. Limit: bytes read. fill_normal, fill_uniform: a thread makes
+// four elements at a time from one Philox block (normal4 in core/philox.h). Limit: the arithmetic
+// of the transform. None of these lets the next kernel start early, so that a measurement behind
+// one begins clean.
 #include "kernels/cuda/measure.h"
 
 #include <algorithm>
@@ -62,6 +62,17 @@ __global__ void fill_normal_kernel(T* out, std::int64_t count, float sigma, Rand
 }
 
 template <typename T>
+__global__ void fill_uniform_kernel(T* out, std::int64_t count, RandomSource source) {
+  pdl_wait();
+  const std::int64_t stride = static_cast<std::int64_t>(gridDim.x) * blockDim.x * 4;
+  std::int64_t at = (static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) * 4;
+  for (; at < count; at += stride) {
+    const Uniform4 four = uniform4(source.seed, source.stream, static_cast<std::uint64_t>(at) / 4);
+    for (int i = 0; i < 4 && at + i < count; ++i) out[at + i] = from_f32<T>(four.value[i]);
+  }
+}
+
+template <typename T>
 __global__ void fill_constant_kernel(T* out, std::int64_t count, float value) {
   pdl_wait();
   const std::int64_t stride = static_cast<std::int64_t>(gridDim.x) * blockDim.x;
@@ -92,6 +103,14 @@ void fill_normal(CudaContext& context, const Tensor& destination, float sigma,
     using T = typename decltype(tag)::type;
     launch(context, fill_normal_kernel<T>, fill_blocks(context, (destination.numel() + 3) / 4), 256,
            0, destination.as<T>(), destination.numel(), sigma, source);
+  });
+}
+
+void fill_uniform(CudaContext& context, const Tensor& destination, RandomSource source) {
+  dispatch_float(destination.dtype, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    launch(context, fill_uniform_kernel<T>, fill_blocks(context, (destination.numel() + 3) / 4),
+           256, 0, destination.as<T>(), destination.numel(), source);
   });
 }
 

@@ -16,6 +16,7 @@ std::unique_ptr<Measure> make_measure(CudaContext& context, DeviceMemory& memory
 // `data` starts on a multiple of 16 bytes.
 void read_stream(CudaContext& context, const void* data, std::size_t bytes, std::uint32_t* sink);
 void fill_normal(CudaContext& context, const Tensor& destination, float sigma, RandomSource source);
+void fill_uniform(CudaContext& context, const Tensor& destination, RandomSource source);
 void fill_constant(CudaContext& context, const Tensor& destination, float value);
 
 }  // namespace engine::cuda

@@ -9,10 +9,12 @@
 
 namespace engine::cuda {
 
-// kHead: the compiled head size; kGroups: consumer warpgroups, 64 queries each.
-template <int kHeadSize, int kGroupCount>
+// kHead: the compiled head size; kGroups: consumer warpgroups, 64 queries each; kQueryStages:
+// blocks of queries in shared memory, 2 where the next one is to come while this one is worked on.
+template <int kHeadSize, int kGroupCount, int kQueryStageCount = 1>
 struct AttentionTile {
   static constexpr int kHead = kHeadSize, kGroups = kGroupCount;
+  static constexpr int kQueryStages = kQueryStageCount;
   static constexpr int kQueries = 64 * kGroups, kStages = 2;
   static constexpr int kKeys = kHead > 128 ? 64 : 128;
   static constexpr int kBlocks = kHead / 64;  // of 64 columns, as they lie in shared memory
@@ -24,8 +26,8 @@ struct AttentionTile {
   static constexpr int kQueryBlockBytes = kQueries * 128, kKeyBlockBytes = kKeys * 128;
   static constexpr int kQueryBytes = kBlocks * kQueryBlockBytes;
   static constexpr int kKeyBytes = kBlocks * kKeyBlockBytes;
-  // Q, then the stages of K, then those of V; the barriers; room to align the start.
-  static constexpr int kTileBytes = kQueryBytes + 2 * kStages * kKeyBytes;
+  // The stages of Q, then those of K, then those of V; the barriers; room to align the start.
+  static constexpr int kTileBytes = kQueryStages * kQueryBytes + 2 * kStages * kKeyBytes;
   static constexpr int kSharedBytes = kTileBytes + 1024 + 128;
   static_assert(kHead % 64 == 0 && kGroups >= 2 && kGroups <= 3);
 };
@@ -89,16 +91,17 @@ __device__ bool attention_item(const Sm90AttentionArguments& a, int position, in
 // Shared memory of a block.
 template <typename Tile>
 struct AttentionShared {
-  std::uint8_t *q, *k, *v;  // (kBlocks, kQueries, 64), (kStages, kBlocks, kKeys, 64) twice
+  // (kQueryStages, kBlocks, kQueries, 64), (kStages, kBlocks, kKeys, 64) twice
+  std::uint8_t *q, *k, *v;
   std::uint64_t *q_full, *q_empty, *k_full, *k_empty, *v_full, *v_empty;
 
   __device__ explicit AttentionShared(std::uint8_t* raw) {
     q = raw + (1024 - shared_address(raw) % 1024) % 1024;  // the swizzle counts from 1024
-    k = q + Tile::kQueryBytes;
+    k = q + Tile::kQueryStages * Tile::kQueryBytes;
     v = k + Tile::kStages * Tile::kKeyBytes;
     q_full = reinterpret_cast<std::uint64_t*>(q + Tile::kTileBytes);
-    q_empty = q_full + 1;
-    k_full = q_empty + 1;
+    q_empty = q_full + Tile::kQueryStages;
+    k_full = q_empty + Tile::kQueryStages;
     k_empty = k_full + Tile::kStages;
     v_full = k_empty + Tile::kStages;
     v_empty = v_full + Tile::kStages;

@@ -60,8 +60,8 @@ __device__ bool batch_item(const Sm90BatchArguments& a, int shift, int round, Ba
   item->first_query = shift + item->first_row;
   const int rows = min(Tile::kQueries, item->sequence.queries - item->first_row);
   if (rows <= 0) return true;
-  const KeyInterval seen = block_keys(a.batch.rule, item->first_query, item->first_query + rows - 1,
-                                      item->sequence.keys);
+  const KeyInterval seen =
+      a.batch.block_keys(item->first_query, item->first_query + rows - 1, item->sequence.keys);
   item->begin = seen.begin, item->end = seen.end;
   item->tiles = (max(seen.end - seen.begin, 0) + Tile::kKeys - 1) / Tile::kKeys;
   return true;
@@ -72,17 +72,18 @@ template <typename Tile>
 __device__ void copy_batch(const Sm90BatchArguments& a, const AttentionShared<Tile>& shared,
                            int shift, const CUtensorMap* q_map, const CUtensorMap* k_map,
                            const CUtensorMap* v_map) {
-  RingPlace<1> q_place;
+  RingPlace<Tile::kQueryStages> q_place;
   RingPlace<Tile::kStages> place;  // of K and of V alike
   BatchItem item;
   for (int round = 0; batch_item<Tile>(a, shift, round, &item); ++round) {
     if (item.tiles == 0) continue;
     const BatchSequence& s = item.sequence;
-    mbarrier_wait(shared.q_empty, q_place.parity ^ 1);
-    mbarrier_arrive_expect(shared.q_full, Tile::kQueryBytes);
+    mbarrier_wait(shared.q_empty + q_place.slot, q_place.parity ^ 1);
+    mbarrier_arrive_expect(shared.q_full + q_place.slot, Tile::kQueryBytes);
     for (int b = 0; b < Tile::kBlocks; ++b) {
-      tma_load_4d(shared.q + b * Tile::kQueryBlockBytes, q_map, shared.q_full, b * 64,
-                  s.first_query + item.first_row, item.head, s.plane);
+      tma_load_4d(shared.q + q_place.slot * Tile::kQueryBytes + b * Tile::kQueryBlockBytes, q_map,
+                  shared.q_full + q_place.slot, b * 64, s.first_query + item.first_row, item.head,
+                  s.plane);
     }
     q_place.advance();
     const auto copy_tile = [&](std::uint8_t* ring, const CUtensorMap* map, std::uint64_t* full,
@@ -163,8 +164,10 @@ __global__ void __launch_bounds__(Tile::kThreads, 1)
   extern __shared__ std::uint8_t raw[];
   const AttentionShared<Tile> shared(raw);
   if (threadIdx.x == 0) {
-    mbarrier_init(shared.q_full, 1);
-    mbarrier_init(shared.q_empty, Tile::kGroups * 4);
+    for (int s = 0; s < Tile::kQueryStages; ++s) {
+      mbarrier_init(shared.q_full + s, 1);
+      mbarrier_init(shared.q_empty + s, Tile::kGroups * 4);
+    }
     for (int s = 0; s < Tile::kStages; ++s) {
       mbarrier_init(shared.k_full + s, 1);
       mbarrier_init(shared.v_full + s, 1);
@@ -198,8 +201,8 @@ void launch_sm90_batch(CudaContext& context, const AttentionBatchCall& call) {
   constexpr std::int64_t kKeyAndValueBytes = 4;  // of a column
   const std::int64_t heads = call.sequences() * a.batch.heads;
   a.section_heads = static_cast<int>(
-      attention_section(context.arch(), heads, a.query_blocks,
-                        call.keys() * call.q.size(3) * kKeyAndValueBytes / a.batch.group));
+      attention_batch_section(context.arch(), a.batch.rule, heads, a.query_blocks,
+                              call.keys() * call.q.size(3) * kKeyAndValueBytes / a.batch.group));
   const std::int64_t items = heads * a.query_blocks;
   ENGINE_CHECK(items < 0x7fffffff, ErrorKind::kUnsupported, "attention_batch: ", items,
                " blocks of queries");
@@ -224,8 +227,8 @@ void launch_sm90_batch(CudaContext& context, const AttentionBatchCall& call) {
 
 template <typename T, template <typename> typename Scores>
 void pick_sm90_batch(CudaContext& context, const AttentionBatchCall& call, int bucket) {
-  if (bucket == 64) return launch_sm90_batch<T, AttentionTile<64, 3>, Scores>(context, call);
-  launch_sm90_batch<T, AttentionTile<128, 2>, Scores>(context, call);
+  if (bucket == 64) return launch_sm90_batch<T, AttentionTile<64, 3, 2>, Scores>(context, call);
+  launch_sm90_batch<T, AttentionTile<128, 2, 2>, Scores>(context, call);
 }
 
 }  // namespace engine::cuda

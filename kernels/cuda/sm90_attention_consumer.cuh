@@ -79,7 +79,7 @@ __device__ void zero_rows(std::uint8_t* v, int rows, int group) {
 template <typename Tile>
 struct ConsumerState {
   RingPlace<Tile::kStages> k, v;
-  RingPlace<1> q;
+  RingPlace<Tile::kQueryStages> q;
   int group;
 
   // Every warp says so once it has read a slot.
@@ -116,8 +116,8 @@ template <typename T, typename Tile, typename Item, typename Scores>
 __device__ __forceinline__ void attend(const Scores& scores, const AttentionShared<Tile>& shared,
                                        const Item& item, ConsumerState<Tile>& state,
                                        AttentionSums<Tile>& out, OnlineSoftmax& softmax) {
-  const std::uint32_t q =
-      shared_address(shared.q) + static_cast<std::uint32_t>(state.group) * 64 * 128;
+  const std::uint32_t q = shared_address(shared.q + state.q.slot * Tile::kQueryBytes) +
+                          static_cast<std::uint32_t>(state.group) * 64 * 128;
   float score[Tile::kScoreRegisters], rescale[2];
   std::uint32_t p[Tile::kKeys / 16][4];
 
@@ -125,7 +125,7 @@ __device__ __forceinline__ void attend(const Scores& scores, const AttentionShar
     if (tile < item.tiles) mbarrier_wait(shared.k_full + state.k.slot, state.k.parity);
   };
 
-  mbarrier_wait(shared.q_full, state.q.parity);
+  mbarrier_wait(shared.q_full + state.q.slot, state.q.parity);
   wait_keys(0);
   wgmma_fence();
   score_product<T, Tile>(score, q, shared_address(shared.k + state.k.slot * Tile::kKeyBytes));
@@ -168,7 +168,7 @@ __device__ __forceinline__ void attend(const Scores& scores, const AttentionShar
     }
     pack_probabilities<T>(score, p);
   }
-  state.release(shared.q_empty);
+  state.release(shared.q_empty + state.q.slot);
   state.q.advance();
 
   mbarrier_wait(shared.v_full + state.v.slot, state.v.parity);

@@ -17,11 +17,11 @@ struct IntervalMask {
   KeyInterval seen[2];
   int low, high;  // every query of the group sees the keys [low, high)
 
-  __device__ IntervalMask(const ScoreRule& rule, int group_query, int row, int keys) {
+  __device__ IntervalMask(const AttentionBatchArguments& a, int group_query, int row, int keys) {
 #pragma unroll
-    for (int r = 0; r < 2; ++r) seen[r] = visible_keys(rule, row + r * 8, keys);
-    low = visible_keys(rule, group_query + 63, keys).begin;
-    high = visible_keys(rule, group_query, keys).end;
+    for (int r = 0; r < 2; ++r) seen[r] = a.seen(row + r * 8, keys);
+    low = a.seen(group_query + 63, keys).begin;
+    high = a.seen(group_query, keys).end;
   }
   __device__ __forceinline__ void apply(float (&score)[Tile::kScoreRegisters], int key) const {
     if (key >= low && key + Tile::kKeys <= high) return;
@@ -47,7 +47,7 @@ struct OffsetScores {
   float scale_log2;
 
   __device__ OffsetScores(const AttentionBatchArguments& a, int, int group_query, int row, int keys)
-      : mask(a.rule, group_query, row, keys), scale_log2(a.scale * kLog2OfE) {}
+      : mask(a, group_query, row, keys), scale_log2(a.scale * kLog2OfE) {}
   __device__ static float lse_factor(const AttentionBatchArguments& a) {
     return a.scale * kLog2OfE;
   }
@@ -68,7 +68,7 @@ struct SlopeScores {
 
   __device__ SlopeScores(const AttentionBatchArguments& a, int head, int group_query, int at,
                          int keys)
-      : mask(a.rule, group_query, at, keys),
+      : mask(a, group_query, at, keys),
         row(at),
         scale_log2(a.scale * kLog2OfE),
         slope_log2(kUnit ? kLog2OfE : score_slope(a.rule, head) * kLog2OfE) {}
@@ -100,7 +100,7 @@ struct FreeScores {
   float scale;
 
   __device__ FreeScores(const AttentionBatchArguments& a, int, int group_query, int row, int keys)
-      : mask(a.rule, group_query, row, keys), rule(a.rule), scale(a.scale) {}
+      : mask(a, group_query, row, keys), rule(a.rule), scale(a.scale) {}
   __device__ static float lse_factor(const AttentionBatchArguments&) { return kLog2OfE; }
   __device__ __forceinline__ void soften(float (&score)[Tile::kScoreRegisters], int key,
                                          OnlineSoftmax& softmax, float (&rescale)[2]) const {

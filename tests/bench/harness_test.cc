@@ -30,6 +30,7 @@ class NotingMeasure final : public Measure {
   void read(const Tensor&) override {}
   void copy(const Tensor&, const Tensor&) override {}
   void fill_normal(const Tensor&, float, RandomSource) override {}
+  void fill_uniform(const Tensor&, RandomSource) override {}
   void fill_constant(const Tensor&, float) override {}
   Telemetry telemetry() override {
     notes += 't';

@@ -64,7 +64,7 @@ TEST_CASE("--list shows every experiment with its targets, and nothing else") {
   std::istringstream stream(list.out);
   for (std::string line; std::getline(stream, line);) names.insert(line.substr(0, line.find(' ')));
   CHECK(names == std::set<std::string>{"experiment", "llama2-7b", "mixtral-8x7b", "llama-1b",
-                                       "fidelity", "ceilings", "all"});
+                                       "fidelity", "sdp", "score_mod", "ceilings", "all"});
   for (const char* target : {"94 tok/s", "1253 GB/s", "144 tok/s", "957 GB/s", "175 tok/s",
                              "1130 GB/s", "162 s", "172 s"}) {
     CHECK_MESSAGE(list.out.find(target) != std::string::npos, target);
@@ -77,7 +77,7 @@ TEST_CASE("an unknown experiment exits 2 and lists those known") {
   CHECK(unknown.error_lines() == 1);
   CHECK(unknown.out.empty());
   for (const char* name :
-       {"llama3-8b", "llama2-7b", "mixtral-8x7b", "llama-1b", "fidelity", "ceilings", "all"}) {
+       {"llama3-8b", "llama2-7b", "mixtral-8x7b", "llama-1b", "fidelity", "sdp", "score_mod", "ceilings", "all"}) {
     CHECK_MESSAGE(unknown.says(name), unknown.describe());
   }
 }

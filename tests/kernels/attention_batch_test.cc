@@ -113,9 +113,9 @@ std::vector<BatchCase> all_cases() {
   prefix.extent = 200;
   cases.push_back(prefix);
   BatchCase many = dense_case(3, 129, 129, 64);  // more items than multiprocessors
-  many.heads = 96, many.kv_heads = 96, many.large = true;
+  many.heads = 48, many.kv_heads = 48, many.large = true;
   cases.push_back(many);
-  BatchCase long_context = dense_case(1, 3, 131072, 64);
+  BatchCase long_context = dense_case(1, 2, 131072, 64);
   long_context.large = true;
   cases.push_back(long_context);
   BatchCase window = dense_case(1, 799, 799, 128, ScoreKind::kSlidingWindow);

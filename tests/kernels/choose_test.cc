@@ -148,6 +148,67 @@ TEST_CASE("head sizes go to the next compiled one, others to the plain kernel") 
   CHECK(bucket(128) == 0);
 }
 
+TEST_CASE(
+    "attention over batches picks its kernel by head size, type, score function and lengths") {
+  using Kernel = AttentionBatchKernel;
+  AttentionBatchProblem problem{.queries = 512, .keys = 512, .head_size = 128};
+  const auto kernel = [&](const CudaArch& arch) {
+    return choose_attention_batch(arch, problem).kernel;
+  };
+  CHECK(kernel(kH200) == Kernel::kSm90);
+  CHECK(kernel(kA10) == Kernel::kTiles);
+  CudaArch portable = kH200;
+  portable.path = CudaPath::kPortable;
+  CHECK(kernel(portable) == Kernel::kTiles);
+  for (const ScoreKind kind : kScoreKinds) {
+    problem.score = kind;
+    CHECK(kernel(kH200) == Kernel::kSm90);
+  }
+  problem.dtype = DType::kF16;  // the source's four are compiled, and what differs by a mask
+  problem.score = ScoreKind::kRel;
+  CHECK(kernel(kH200) == Kernel::kSm90);
+  CHECK(choose_attention_batch(kH200, problem).unit_slope);
+  problem.score = ScoreKind::kAlibi;
+  CHECK(kernel(kH200) == Kernel::kTiles);
+  CHECK(choose_attention_batch(kH200, problem).form == ScoreForm::kSlope);
+  problem.score = ScoreKind::kSoftCap;
+  CHECK(choose_attention_batch(kH200, problem).form == ScoreForm::kFree);
+  problem = {.queries = 512, .keys = 512, .head_size = 96};
+  CHECK(choose_attention_batch(kH200, problem).head_bucket == 128);
+  CHECK(choose_attention_batch(kA10, problem).head_bucket == 96);
+  for (const std::int64_t head_size : {32, 192, 256}) {
+    problem.head_size = head_size;
+    CHECK(kernel(kH200) == Kernel::kTiles);
+  }
+  problem.head_size = 16;
+  CHECK(kernel(kH200) == Kernel::kTiles);
+  problem.queries = problem.keys = 256;
+  CHECK(kernel(kH200) == Kernel::kSmall);
+  CHECK(kernel(kA10) == Kernel::kSmall);
+  for (const std::int64_t head_size : {20, 264, 512}) {
+    problem.head_size = head_size;
+    CHECK(kernel(kH200) == Kernel::kPlain);
+  }
+  problem = {.queries = 64, .keys = 64, .head_size = 64, .aligned = false};
+  CHECK(kernel(kH200) == Kernel::kPlain);
+  problem = {.queries = 64, .keys = 64, .head_size = 64, .dtype = DType::kF32};
+  CHECK(kernel(kH200) == Kernel::kPlain);
+}
+
+TEST_CASE("heads of a batch share L2 unless later blocks see more keys") {
+  constexpr std::int64_t kHeads = 128, kBlocks = 8, kBytes = 512 * 1024;
+  ScoreRule rule;
+  CHECK(attention_batch_section(kH200, rule, kHeads, kBlocks, kBytes) == 17);  // 132 ÷ 8, up
+  CHECK(attention_batch_section(kH200, rule, 4, 1, kBytes) == 4);
+  CHECK(attention_batch_section(kH200, rule, kHeads, 1000, kBytes) == 1);
+  rule.kind = ScoreKind::kCausal;
+  CHECK(attention_batch_section(kH200, rule, kHeads, kBlocks, kBytes) ==
+        attention_section(kH200, kHeads, kBlocks, kBytes));
+  rule = {.kind = ScoreKind::kRel, .causal = true};
+  CHECK(attention_batch_section(kH200, rule, kHeads, kBlocks, kBytes) ==
+        attention_section(kH200, kHeads, kBlocks, kBytes));
+}
+
 TEST_CASE("Hopper's attention serves head sizes to 256 in four compiled ones") {
   AttentionProblem problem{.tokens = 64, .heads = 4, .kv_heads = 4, .bound = 64};
   const auto bucket = [&](std::int64_t head_size) {

@@ -55,8 +55,8 @@ __device__ inline void wgmma_ss_rows<__half>(float (&d)[16], std::uint64_t a, st
 }
 
 template <>
-__device__ inline void wgmma_ss_rows<__nv_bfloat16>(float (&d)[32], std::uint64_t a, std::uint64_t b,
-                                          bool accumulate) {
+__device__ inline void wgmma_ss_rows<__nv_bfloat16>(float (&d)[32], std::uint64_t a,
+                                                 std::uint64_t b, bool accumulate) {
   asm volatile(
       "{.reg .pred p; setp.ne.b32 p, %34, 0; "
       "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
@@ -73,8 +73,8 @@ __device__ inline void wgmma_ss_rows<__nv_bfloat16>(float (&d)[32], std::uint64_
 }
 
 template <>
-__device__ inline void wgmma_ss_rows<__nv_bfloat16>(float (&d)[16], std::uint64_t a, std::uint64_t b,
-                                          bool accumulate) {
+__device__ inline void wgmma_ss_rows<__nv_bfloat16>(float (&d)[16], std::uint64_t a,
+                                                 std::uint64_t b, bool accumulate) {
   asm volatile(
       "{.reg .pred p; setp.ne.b32 p, %18, 0; "
       "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 "

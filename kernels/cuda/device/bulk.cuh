@@ -28,25 +28,10 @@ __device__ inline void bulk_copy(std::uint32_t shared, const void* global, unsig
 __device__ inline void bulk_copy(std::uint32_t shared, const void* global, unsigned bytes,
                                  std::uint32_t barrier) {
   asm volatile(
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
-          shared),
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
+          "r"(shared),
       "l"(global), "r"(bytes), "r"(barrier)
       : "memory");
 }
-
-// Adds `bytes` (a multiple of 16) of fp32 in shared memory to global memory, each element
-// atomically; the order among copies is open. Part of this thread's next bulk group.
-__device__ inline void bulk_add_f32(float* global, std::uint32_t shared, unsigned bytes) {
-  asm volatile("cp.reduce.async.bulk.global.shared::cta.bulk_group.add.f32 [%0], [%1], %2;" ::"l"(
-                   global),
-               "r"(shared), "r"(bytes)
-               : "memory");
-}
-__device__ inline void bulk_commit() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
-// Waits until this thread's bulk groups have read their source, or are done.
-__device__ inline void bulk_wait_read() {
-  asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
-}
-__device__ inline void bulk_wait() { asm volatile("cp.async.bulk.wait_group 0;" ::: "memory"); }
 
 }  // namespace engine::cuda

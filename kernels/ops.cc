@@ -76,6 +76,35 @@ void Ops::moe_feed_forward(const MoeFeedForwardCall& call, Workspace scratch) {
   moe_combine({.out = call.x, .y = outputs, .weights = weights, .residual = call.x});
 }
 
+void Ops::mlp_layer_norm(const MlpLayerNormCall& call, Workspace scratch) {
+  check_call(call);
+  const Tensor inner = scratch.take(call.x.dtype, {call.x.size(0), call.up.rows});
+  linear({.out = inner, .x = call.x, .weight = call.up, .residual = {}, .bias = call.up_bias});
+  if (call.gelu) gelu({.out = inner, .x = inner});
+  layernorm({.out = inner,
+             .x = inner,
+             .weight = call.inner_weight,
+             .bias = call.inner_bias,
+             .eps = call.eps});
+  linear(
+      {.out = call.out, .x = inner, .weight = call.down, .residual = {}, .bias = call.down_bias});
+  layernorm({.out = call.out,
+             .x = call.out,
+             .weight = call.outer_weight,
+             .bias = call.outer_bias,
+             .eps = call.eps});
+}
+
+LinearCall LinearCall::with_bias_as_residual() const {
+  LinearCall call = *this;
+  if (!bias) return call;
+  call.residual = bias;
+  call.residual.shape = out.shape;
+  call.residual.strides = {0, 1};
+  call.bias = {};
+  return call;
+}
+
 void run_call(Ops& ops, const Call& call, Workspace scratch) {
   std::visit(
       [&](const auto& c) {
@@ -96,6 +125,10 @@ void run_call(Ops& ops, const Call& call, Workspace scratch) {
         if constexpr (std::is_same_v<C, AttentionOutCall>) ops.attention_out(c, scratch);
         if constexpr (std::is_same_v<C, FeedForwardCall>) ops.feed_forward(c, scratch);
         if constexpr (std::is_same_v<C, MoeFeedForwardCall>) ops.moe_feed_forward(c, scratch);
+        if constexpr (std::is_same_v<C, LayerNormCall>) ops.layernorm(c);
+        if constexpr (std::is_same_v<C, GeluCall>) ops.gelu(c);
+        if constexpr (std::is_same_v<C, GatherGemvCall>) ops.gather_gemv(c);
+        if constexpr (std::is_same_v<C, MlpLayerNormCall>) ops.mlp_layer_norm(c, scratch);
       },
       call);
 }

@@ -57,8 +57,9 @@ struct LinearCall {
   LinearCall with_bias_as_residual() const;
 };
 
-// out = (x − mean(x)) ÷ √(var(x) + eps) × weight + bias over each row, all of it in fp32 and rounded
-// once; var is the population's, from the centred values (torch.nn.LayerNorm). out may be x itself.
+// out = (x − mean(x)) ÷ √(var(x) + eps) × weight + bias over each row, all of it in fp32 and
+// rounded once; var is the population's, from the centred values (torch.nn.LayerNorm). out may be x
+// itself.
 struct LayerNormCall {
   Tensor out;           // (T, D) strided
   Tensor x;             // (T, D) strided
@@ -76,11 +77,11 @@ struct GeluCall {
 // accumulated in fp32 and rounded once. An int8 weight without scales is the raw matrix. An id
 // outside [0, E) throws Error{kInternal} on the CPU; on a device its row of out is NaN.
 struct GatherGemvCall {
-  Tensor out;               // (S, N)
-  Tensor x;                 // (K)
-  Weight weight;            // (E · N, K): the matrices, one below the other
-  Tensor experts;           // (S) i32; absent: every matrix in its order, S = E
-  std::int64_t count = 1;   // E
+  Tensor out;              // (S, N)
+  Tensor x;                // (K)
+  Weight weight;           // (E · N, K): the matrices, one below the other
+  Tensor experts;          // (S) i32; absent: every matrix in its order, S = E
+  std::int64_t count = 1;  // E
 };
 
 // Rotary position embedding in Hugging Face's "rotate half" pairing: for i < Dh/2 and the position
@@ -225,14 +226,14 @@ struct MoeFeedForwardCall {
 // Fused: two linears with biases, each followed by a layer norm.
 //   h = x · W₁ᵀ + b₁; h = gelu(h) where `gelu`; h = layernorm(h); out = layernorm(h · W₂ᵀ + b₂).
 struct MlpLayerNormCall {
-  Tensor out;                        // (T, N)
-  Tensor x;                          // (T, D)
-  Weight up;                         // W₁ (F, D)
-  Tensor up_bias;                    // b₁ (F)
-  Tensor inner_weight, inner_bias;   // (F) of the first norm
-  Weight down;                       // W₂ (N, F)
-  Tensor down_bias;                  // b₂ (N)
-  Tensor outer_weight, outer_bias;   // (N) of the second norm
+  Tensor out;                       // (T, N)
+  Tensor x;                         // (T, D)
+  Weight up;                        // W₁ (F, D)
+  Tensor up_bias;                   // b₁ (F)
+  Tensor inner_weight, inner_bias;  // (F) of the first norm
+  Weight down;                      // W₂ (N, F)
+  Tensor down_bias;                 // b₂ (N)
+  Tensor outer_weight, outer_bias;  // (N) of the second norm
   float eps = 1e-5f;
   bool gelu = false;
 };

@@ -254,6 +254,9 @@ void check_call(const GatherGemvCall& call) {
   ENGINE_REQUIRE(call.count > 0 && call.weight.rows % call.count == 0, op, ": ", call.weight.rows,
                  " rows of ", call.count, " matrices");
   expect_weight(op, "weight", call.weight, call.weight.rows, call.x.size(0));
+  ENGINE_REQUIRE(
+      call.weight.format == plain_format(call.x.dtype) || call.weight.format == QuantFormat::kInt8,
+      op, ": weights of ", format_info(call.weight.format).name, " by x of ", call.x.dtype);
   expect_rank(op, "out", call.out, 2);
   const std::int64_t chosen = call.experts ? call.out.size(0) : call.count;
   if (call.experts) expect(op, "experts", call.experts, DType::kI32, {chosen});

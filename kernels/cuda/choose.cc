@@ -77,6 +77,35 @@ LinearPlan choose_linear(const CudaArch& arch, const LinearProblem& problem) {
   return plan;
 }
 
+VectorGemvPlan choose_vector_gemv(const CudaArch& arch, const VectorGemvProblem& problem) {
+  VectorGemvPlan plan;
+  const auto per = static_cast<std::int64_t>(16 / format_info(problem.weight).row_bytes(1));
+  const std::int64_t chunk = 32 * per;
+  const auto shared = static_cast<std::size_t>(ceil_div(problem.columns, chunk) * chunk) * 4;
+  constexpr std::size_t kStatic = 1024;  // for what the kernel declares itself
+  plan.vectors = problem.aligned && problem.columns > 0 && problem.slots <= kVectorGemvSlots &&
+                 shared + kStatic <= std::min(arch.shared_bytes, kPortableSharedBytes);
+  if (!plan.vectors) return plan;
+  plan.shared_bytes = shared;
+  plan.blocks = static_cast<int>(
+      std::min<std::int64_t>(problem.rows, std::int64_t{arch.sms} * kVectorGemvBlocksPerSm));
+  return plan;
+}
+
+LayerNormPlan choose_layernorm(const CudaArch& arch, std::int64_t tokens, std::int64_t width,
+                               DType x, bool aligned) {
+  LayerNormPlan plan;
+  const std::int64_t per = 16 / static_cast<std::int64_t>(dtype_size(x));
+  const std::int64_t threads = ceil_div(ceil_div(width, per * kLayerNormVectors), 32) * 32;
+  if (!aligned || width % per != 0 || threads > kLayerNormThreads) return plan;
+  plan.in_registers = true;
+  plan.threads = static_cast<int>(threads);
+  // No more than 16 blocks, which every architecture can hold.
+  const std::int64_t resident = std::min<std::int64_t>(kLayerNormThreads / threads, 16);
+  plan.blocks = static_cast<int>(std::min(tokens, arch.sms * resident));
+  return plan;
+}
+
 std::int64_t decode_record_floats(std::int64_t group, std::int64_t head_size) {
   return ceil_div(group * head_size + 2 * group, 4) * 4;
 }

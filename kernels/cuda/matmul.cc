@@ -39,8 +39,8 @@ std::uint32_t alignment_of(const void* address) {
 struct Matmul::Problem {
   std::int64_t tokens, rows, columns, x_stride, out_stride, residual_stride;
   DType x, out;
-  bool residual;
-  std::uint32_t x_alignment, weight_alignment, out_alignment, residual_alignment;
+  bool residual, bias, gelu;
+  std::uint32_t x_alignment, weight_alignment, out_alignment, residual_alignment, bias_alignment;
 
   friend bool operator==(const Problem&, const Problem&) = default;
 };
@@ -109,6 +109,15 @@ const Matmul::Product& Matmul::prepare(const Problem& problem, const LinearCall&
   check_blas(cublasLtMatmulDescSetAttribute(p.operation, CUBLASLT_MATMUL_DESC_POINTER_MODE,
                                             &scalars, sizeof(scalars)),
              "describing a product");
+  if (problem.bias || problem.gelu) {
+    const cublasLtEpilogue_t epilogue = !problem.gelu  ? CUBLASLT_EPILOGUE_BIAS
+                                        : problem.bias ? CUBLASLT_EPILOGUE_GELU_BIAS
+                                                       : CUBLASLT_EPILOGUE_GELU;
+    check_blas(cublasLtMatmulDescSetAttribute(p.operation, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue,
+                                              sizeof(epilogue)),
+               "describing a product");
+    set_bias(p, call);
+  }
   const auto layout = [](cublasLtMatrixLayout_t* to, DType dtype, std::int64_t rows,
                          std::int64_t columns, std::int64_t stride) {
     check_blas(cublasLtMatrixLayoutCreate(to, data_type(dtype), static_cast<std::uint64_t>(rows),
@@ -126,6 +135,15 @@ const Matmul::Product& Matmul::prepare(const Problem& problem, const LinearCall&
   if (!p.usable) choose_algorithm(p, call, 0);
   products_.push_back(std::move(made));
   return *products_.back();
+}
+
+// The bias's address is no part of the problem: it is set anew for every call.
+void Matmul::set_bias(const Product& p, const LinearCall& call) {
+  if (!p.problem.bias) return;
+  const void* bias = call.bias.data;
+  check_blas(cublasLtMatmulDescSetAttribute(p.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias,
+                                            sizeof(bias)),
+             "setting a bias");
 }
 
 void Matmul::choose_algorithm(Product& p, const LinearCall& call, std::size_t workspace_bytes) {
@@ -160,6 +178,7 @@ void Matmul::choose_algorithm(Product& p, const LinearCall& call, std::size_t wo
 }
 
 cublasStatus_t Matmul::issue(const Product& product, const LinearCall& call, cudaStream_t stream) {
+  set_bias(product, call);
   const std::byte* one = workspace_ + kWorkspaceBytes;
   const std::byte* zero = one + sizeof(float);
   const void* residual = call.residual ? call.residual.data : call.out.data;
@@ -178,7 +197,7 @@ bool Matmul::issues_kernels_only(const Product& product, const LinearCall& call)
   return status == CUBLAS_STATUS_SUCCESS && ended == cudaSuccess && graph.holds_kernels_only();
 }
 
-bool Matmul::linear(const LinearCall& call) {
+bool Matmul::linear(const LinearCall& call, bool gelu) {
   const bool single = call.x.size(0) == 1;  // strides of a single row mean nothing
   const Tensor& residual = call.residual ? call.residual : call.out;
   const Problem problem{.tokens = call.x.size(0),
@@ -190,10 +209,13 @@ bool Matmul::linear(const LinearCall& call) {
                         .x = call.x.dtype,
                         .out = call.out.dtype,
                         .residual = static_cast<bool>(call.residual),
+                        .bias = static_cast<bool>(call.bias),
+                        .gelu = gelu,
                         .x_alignment = alignment_of(call.x.data),
                         .weight_alignment = alignment_of(call.weight.data),
                         .out_alignment = alignment_of(call.out.data),
-                        .residual_alignment = alignment_of(residual.data)};
+                        .residual_alignment = alignment_of(residual.data),
+                        .bias_alignment = alignment_of(call.bias.data)};
   const Product& product = prepare(problem, call);
   if (!product.usable) return false;
   check_blas(issue(product, call, context_.stream()), context_.last_op());

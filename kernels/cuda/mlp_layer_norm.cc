@@ -61,9 +61,11 @@ void CudaOps::mlp_layer_norm(const MlpLayerNormCall& call, Workspace scratch) {
   } else {
     const LinearCall up{
         .out = inner, .x = call.x, .weight = call.up, .residual = {}, .bias = call.up_bias};
-    const bool fused = call.gelu && call.up.format == plain_format(call.x.dtype) &&
-                       is_vector_aligned(call.x) && is_vector_aligned(call.up) &&
-                       tokens > kGemvTokens && matmul_.linear(up, true);
+    // cuBLASLt's GELU is less exact than fp32.
+    const bool fused = call.gelu && call.x.dtype != DType::kF32 &&
+                       call.up.format == plain_format(call.x.dtype) && is_vector_aligned(call.x) &&
+                       is_vector_aligned(call.up) && tokens > kGemvTokens &&
+                       matmul_.linear(up, true);
     if (!fused) return Ops::mlp_layer_norm(call, whole);
     layernorm({.out = inner,
                .x = inner,

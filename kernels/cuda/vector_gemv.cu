@@ -43,7 +43,7 @@ __device__ int place_of(int four) {
 template <typename T, int kPer, typename F>
 __device__ void for_own_vectors(int padded, const F& f) {
   for (int k = static_cast<int>(threadIdx.x) * kPerVector<T>; k < padded;
-       k += kThreads * kPerVector<T>) {
+       k += static_cast<int>(blockDim.x) * kPerVector<T>) {
     f(k);
   }
 }
@@ -117,6 +117,11 @@ __device__ void fill_x(const VectorGemv& p, float4* x_shared, float* partial, in
   });
 }
 
+// Without the division, which takes as long as a load from L1, where there is one slot.
+__device__ inline int slot_of(const VectorGemv& p, int row) {
+  return p.slots == 1 ? 0 : row / p.outputs;
+}
+
 template <typename T, typename W, bool kNorm>
 __global__ void __launch_bounds__(kThreads, kVectorGemvBlocksPerSm)
     vector_gemv_kernel(const VectorGemv p) {
@@ -125,12 +130,12 @@ __global__ void __launch_bounds__(kThreads, kVectorGemvBlocksPerSm)
   __shared__ float partial[32];
   const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
   const int chunks = (p.columns + kChunk - 1) / kChunk, steps = (chunks + kDepth - 1) / kDepth;
-  const int stride = static_cast<int>(gridDim.x) * kWarps;
+  const int stride = static_cast<int>(gridDim.x * (blockDim.x / 32));
   const int first = warp * static_cast<int>(gridDim.x) + static_cast<int>(blockIdx.x);
 
   int own_expert = 0;  // lane s has the expert of slot s
   const auto expert_of = [&](int row) {
-    const int slot = row / p.outputs;
+    const int slot = slot_of(p, row);
     return p.experts == nullptr ? slot : __shfl_sync(kFullWarp, own_expert, slot);
   };
   // The row whose vectors are asked for, and how far that is.
@@ -143,7 +148,8 @@ __global__ void __launch_bounds__(kThreads, kVectorGemvBlocksPerSm)
     if (ahead >= p.rows) return;
     const int expert = expert_of(ahead);
     readable = expert >= 0 && expert < p.count;
-    const std::int64_t row = static_cast<std::int64_t>(expert) * p.outputs + ahead % p.outputs;
+    const std::int64_t row =
+        static_cast<std::int64_t>(expert - slot_of(p, ahead)) * p.outputs + ahead;
     if (readable) address = static_cast<const W*>(p.weight) + row * p.columns + lane * kPer;
   };
   const auto fetch = [&](int i) {
@@ -176,10 +182,11 @@ __global__ void __launch_bounds__(kThreads, kVectorGemvBlocksPerSm)
 #pragma unroll
       for (int i = 0; i < kDepth; ++i) {
         const int chunk = step * kDepth + i;
-        float weight[kPer];
-        unpack<W>(raw[i], weight);
+        const uint4 now = raw[i];
         fetch(i);
         if (chunk < chunks) {
+          float weight[kPer];
+          unpack<W>(now, weight);
 #pragma unroll
           for (int plane = 0; plane < kPlanes; ++plane) {
             const float4 x = x_shared[(chunk * kPlanes + plane) * 32 + lane];
@@ -192,7 +199,7 @@ __global__ void __launch_bounds__(kThreads, kVectorGemvBlocksPerSm)
       }
       advance();
     }
-    const int expert = expert_of(row), n = row % p.outputs;
+    const int expert = expert_of(row), slot = slot_of(p, row), n = row - slot * p.outputs;
     float total = warp_sum((sum[0] + sum[1]) + (sum[2] + sum[3]));
     if (lane != 0) continue;
     const bool known = expert >= 0 && expert < p.count;
@@ -201,8 +208,7 @@ __global__ void __launch_bounds__(kThreads, kVectorGemvBlocksPerSm)
       total *= __uint_as_float(static_cast<std::uint32_t>(p.scales[at]) << 16);
     }
     if (p.bias != nullptr) total += to_f32(static_cast<const T*>(p.bias)[n]);
-    static_cast<T*>(p.out)[row / p.outputs * p.out_stride + n] =
-        from_f32<T>(known ? total : nanf(""));
+    static_cast<T*>(p.out)[slot * p.out_stride + n] = from_f32<T>(known ? total : nanf(""));
   }
 }
 
@@ -251,7 +257,8 @@ void vector_gemv(CudaContext& context, const VectorGemv& p, DType x, QuantFormat
       ENGINE_REQUIRE(!int8, "vector_gemv: a norm before int8 weights");
       kernel = vector_gemv_kernel<T, T, true>;
     }
-    launch(context, kernel, to_unsigned(plan.blocks), kThreads, plan.shared_bytes, p);
+    launch(context, kernel, to_unsigned(plan.blocks), to_unsigned(plan.threads), plan.shared_bytes,
+           p);
   });
 }
 

@@ -84,10 +84,14 @@ void add_model_flags(CLI::App& app, BenchFlags& flags, RawFlags& raw) {
 
 void add_size_flags(CLI::App& app, BenchFlags& flags, RawFlags& raw) {
   const char* group = "How much of it";
-  app.add_option("--samples", flags.samples,
-                 "Timed runs of a model, after an untimed one [5]. --samples 3")
+  app.add_option(
+         "--samples", flags.samples,
+         "Timed runs of a model, after an untimed one [5]; of a kernel at least 20. --samples 3")
       ->type_name("N")
       ->check(whole_number<std::int64_t>(1, kMostSamples))
+      ->group(group);
+  app.add_flag("--steady", flags.steady,
+               "Time kernels as graph replays over rotating buffers, not cold. --steady")
       ->group(group);
   app.add_option("-n,--max-new-tokens", flags.max_new_tokens,
                  "Tokens that a run draws [200]. --max-new-tokens 64")

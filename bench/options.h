@@ -14,6 +14,7 @@ namespace engine::bench {
 struct BenchFlags {
   std::vector<std::string> words;  // experiments, or "compare" and two files
   bool int8 = false;
+  bool steady = false;
   DType dtype = DType::kBF16;
   std::optional<std::int64_t> layers;  // absent: the experiment's
   std::int64_t samples = 5;

@@ -1,11 +1,11 @@
 #include "bench/registry.h"
 
 #include <algorithm>
-#include <array>
 #include <string_view>
 
 #include "bench/ceilings.h"
 #include "bench/fidelity_experiment.h"
+#include "bench/kernel_experiments.h"
 #include "bench/model_experiment.h"
 #include "bench/models.h"
 #include "bench/score_mod_experiment.h"
@@ -18,10 +18,20 @@ namespace {
 // The runs that "all" stands for.
 struct Standard {
   std::string_view name;
-  bool int8;
+  bool int8 = false, backward = false;
 };
-constexpr std::array<Standard, 4> kAll = {
-    {{"llama2-7b", false}, {"llama2-7b", true}, {"mixtral-8x7b", true}, {"ceilings", false}}};
+constexpr Standard kAll[] = {{"llama2-7b", false},
+                             {"llama2-7b", true},
+                             {"mixtral-8x7b", true},
+                             {"gemv", false},
+                             {"gemv", true},
+                             {"gather_gemv", false},
+                             {"gather_gemv", true},
+                             {"layer_norm", false},
+                             {"mlp_layer_norm_gelu", false},
+                             {"sdp", false},
+                             {"score_mod", false, true},
+                             {"ceilings", false}};
 
 std::string describe(const char* dtype, const ModelTargets& targets) {
   if (targets.token_per_sec == 0) return "";
@@ -69,6 +79,22 @@ const std::vector<Experiment>& experiments() {
                                "--heads, --seq, --head-dim)",
                     .targets = "",
                     .run = run_score_mod});
+    list.push_back({.name = "gemv",
+                    .summary = "a vector by a (D, D) matrix, bf16 or raw int8 (--int8)",
+                    .targets = "bf16: 990 GB/s; int8: 870 GB/s",
+                    .run = run_gemv});
+    list.push_back({.name = "gather_gemv",
+                    .summary = "a vector by two of eight (D, D) matrices, chosen on the device",
+                    .targets = "bf16: 1060 GB/s; int8: 990 GB/s",
+                    .run = run_gather_gemv});
+    list.push_back({.name = "layer_norm",
+                    .summary = "4096 rows of D",
+                    .targets = "bf16: 950 GB/s",
+                    .run = run_layer_norm});
+    list.push_back({.name = "mlp_layer_norm_gelu",
+                    .summary = "D to 14336 to D with layer norms: one row, and 4096 with a GELU",
+                    .targets = "bf16: 0.8 by the source's formula",
+                    .run = run_mlp_layer_norm_gelu});
     list.push_back({.name = "ceilings",
                     .summary = "what the machine reads, copies and multiplies at most",
                     .targets = "",
@@ -90,6 +116,7 @@ std::vector<Order> plan_run(const BenchFlags& flags) {
     for (const Standard& standard : kAll) {
       BenchFlags own = flags;
       own.int8 = standard.int8;
+      own.backward = standard.backward;
       orders.push_back({&find(std::string(standard.name)), own});
     }
   }
@@ -101,7 +128,7 @@ Table experiment_list() {
   for (const Experiment& e : experiments()) {
     table.rows.push_back({e.name, e.summary, e.targets.empty() ? "-" : e.targets});
   }
-  table.rows.push_back({"all", "llama2-7b in bf16 and int8, mixtral-8x7b in int8, ceilings", "-"});
+  table.rows.push_back({"all", "every standard run, in order: models, kernels, ceilings", "-"});
   return table;
 }
 

@@ -42,8 +42,8 @@ class Layer {
     // The spread of the source's initial weights: Xavier's of (3 E, E), and 1 ÷ √(3 E).
     const float spread = std::sqrt(2.0f / static_cast<float>(4 * e));
     x_ = filled({rows_, e}, 1.0f);
-    in_bias_ = filled({1, 3 * e}, 0.02f);
-    out_bias_ = filled({1, e}, 0.02f);
+    in_bias_ = filled({3 * e}, 0.02f);
+    out_bias_ = filled({e}, 0.02f);
     in_ = packed(3 * e, e, spread);
     out_ = packed(e, e, 1.0f / std::sqrt(static_cast<float>(3 * e)));
     qkv_ = taken({rows_, 3 * e});
@@ -119,17 +119,11 @@ class Layer {
     backend_->write(offsets_, offsets.data());
   }
 
-  // One row for all tokens.
-  Tensor repeated(Tensor row) const {
-    row.shape[0] = rows_;
-    row.strides[0] = 0;
-    return row;
-  }
   void project_in(Ops& ops) const {
-    ops.linear({.out = qkv_, .x = x_, .weight = in_, .residual = repeated(in_bias_)});
+    ops.linear({.out = qkv_, .x = x_, .weight = in_, .residual = {}, .bias = in_bias_});
   }
   void project_out(Ops& ops) const {
-    ops.linear({.out = result_, .x = attended_, .weight = out_, .residual = repeated(out_bias_)});
+    ops.linear({.out = result_, .x = attended_, .weight = out_, .residual = {}, .bias = out_bias_});
   }
   // Rows [first, first + count) of columns of `from` as (planes, count ÷ planes, H, Dh).
   Tensor by_head(const Tensor& from, std::int64_t part, std::int64_t first, std::int64_t count,

@@ -150,6 +150,35 @@ void attention_composed(Ops& ops, const AttentionBatchCall& call, Workspace scra
   }
 }
 
+void Ops::mlp_layer_norm(const MlpLayerNormCall& call, Workspace scratch) {
+  check_call(call);
+  const Tensor inner = scratch.take(call.x.dtype, {call.x.size(0), call.up.rows});
+  linear({.out = inner, .x = call.x, .weight = call.up, .residual = {}, .bias = call.up_bias});
+  if (call.gelu) gelu({.out = inner, .x = inner});
+  layernorm({.out = inner,
+             .x = inner,
+             .weight = call.inner_weight,
+             .bias = call.inner_bias,
+             .eps = call.eps});
+  linear(
+      {.out = call.out, .x = inner, .weight = call.down, .residual = {}, .bias = call.down_bias});
+  layernorm({.out = call.out,
+             .x = call.out,
+             .weight = call.outer_weight,
+             .bias = call.outer_bias,
+             .eps = call.eps});
+}
+
+LinearCall LinearCall::with_bias_as_residual() const {
+  LinearCall call = *this;
+  if (!bias) return call;
+  call.residual = bias;
+  call.residual.shape = out.shape;
+  call.residual.strides = {0, 1};
+  call.bias = {};
+  return call;
+}
+
 void run_call(Ops& ops, const Call& call, Workspace scratch) {
   std::visit(
       [&](const auto& c) {
@@ -174,6 +203,10 @@ void run_call(Ops& ops, const Call& call, Workspace scratch) {
         if constexpr (std::is_same_v<C, ScoreSoftmaxCall>) ops.score_softmax(c);
         if constexpr (std::is_same_v<C, AttentionBatchCall>) ops.attention_batch(c, scratch);
         if constexpr (std::is_same_v<C, AttentionGradCall>) ops.attention_backward(c, scratch);
+        if constexpr (std::is_same_v<C, LayerNormCall>) ops.layernorm(c);
+        if constexpr (std::is_same_v<C, GeluCall>) ops.gelu(c);
+        if constexpr (std::is_same_v<C, GatherGemvCall>) ops.gather_gemv(c);
+        if constexpr (std::is_same_v<C, MlpLayerNormCall>) ops.mlp_layer_norm(c, scratch);
       },
       call);
 }

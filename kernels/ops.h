@@ -45,13 +45,44 @@ struct RmsNormCall {
   float eps = 1e-5f;
 };
 
-// out = x · Wᵀ (+ residual), accumulated in fp32 and rounded once. residual may be out itself; where
-// its stride from token to token is 0, its one row is a bias.
+// out = x · Wᵀ (+ residual or bias), accumulated in fp32 and rounded once. residual may be out
+// itself.
 struct LinearCall {
-  Tensor out;       // (T, N) strided; x's dtype or f32
-  Tensor x;         // (T, K) strided
-  Weight weight;    // (N, K)
-  Tensor residual;  // (T, N) strided, out's dtype; absent: nothing is added
+  Tensor out;        // (T, N) strided; x's dtype or f32
+  Tensor x;          // (T, K) strided
+  Weight weight;     // (N, K)
+  Tensor residual;   // (T, N) strided, out's dtype; absent: nothing is added
+  Tensor bias = {};  // (N), out's dtype: the same row for every token; not beside a residual
+
+  // The same call with the bias as a residual whose rows are all one.
+  LinearCall with_bias_as_residual() const;
+};
+
+// out = (x − mean(x)) ÷ √(var(x) + eps) × weight + bias over each row, all of it in fp32 and
+// rounded once; var is the population's, from the centred values (torch.nn.LayerNorm). out may be x
+// itself.
+struct LayerNormCall {
+  Tensor out;           // (T, D) strided
+  Tensor x;             // (T, D) strided
+  Tensor weight, bias;  // (D), both f32 or both of x's dtype
+  float eps = 1e-5f;
+};
+
+// out = ½ x (1 + tanh(√(2 ÷ π) (x + 0.044715 x³))) in fp32, rounded once (Hendrycks and Gimpel,
+// "Gaussian Error Linear Units", 2016). out may be x itself.
+struct GeluCall {
+  Tensor out, x;  // (T, D) strided
+};
+
+// out[s, :] = W[experts[s]] · x: one vector by some of a stack of matrices, read where they lie;
+// accumulated in fp32 and rounded once. An int8 weight without scales is the raw matrix. An id
+// outside [0, E) throws Error{kInternal} on the CPU; on a device its row of out is NaN.
+struct GatherGemvCall {
+  Tensor out;              // (S, N)
+  Tensor x;                // (K)
+  Weight weight;           // (E · N, K): the matrices, one below the other
+  Tensor experts;          // (S) i32; absent: every matrix in its order, S = E
+  std::int64_t count = 1;  // E
 };
 
 // Rotary position embedding in Hugging Face's "rotate half" pairing: for i < Dh/2 and the position
@@ -273,6 +304,21 @@ struct MoeFeedForwardCall {
   std::int64_t top_k = 0;    // S
 };
 
+// Fused: two linears with biases, each followed by a layer norm.
+//   h = x · W₁ᵀ + b₁; h = gelu(h) where `gelu`; h = layernorm(h); out = layernorm(h · W₂ᵀ + b₂).
+struct MlpLayerNormCall {
+  Tensor out;                       // (T, N)
+  Tensor x;                         // (T, D)
+  Weight up;                        // W₁ (F, D)
+  Tensor up_bias;                   // b₁ (F)
+  Tensor inner_weight, inner_bias;  // (F) of the first norm
+  Weight down;                      // W₂ (N, F)
+  Tensor down_bias;                 // b₂ (N)
+  Tensor outer_weight, outer_bias;  // (N) of the second norm
+  float eps = 1e-5f;
+  bool gelu = false;
+};
+
 // attention_batch of a dense batch composed of primitives: scores, softmax and weighted values,
 // each rounded to the type and held whole, (B, H, Q, K) twice in `scratch`. With G < H, one product
 // per key/value head. Needs no lse. What a fused attention is compared with.
@@ -291,6 +337,9 @@ class Ops {
   virtual void attention(const AttentionCall& call, Workspace scratch) = 0;
   virtual void silu_mul(const SiluMulCall& call) = 0;
   virtual void add(const AddCall& call) = 0;
+  virtual void layernorm(const LayerNormCall& call) = 0;
+  virtual void gelu(const GeluCall& call) = 0;
+  virtual void gather_gemv(const GatherGemvCall& call) = 0;
   virtual void sample(const SampleCall& call) = 0;
   virtual void moe_route(const MoeRouteCall& call) = 0;
   virtual void moe_linear(const MoeLinearCall& call, Workspace scratch) = 0;
@@ -316,6 +365,7 @@ class Ops {
   virtual void attention_out(const AttentionOutCall& call, Workspace scratch);
   virtual void feed_forward(const FeedForwardCall& call, Workspace scratch);
   virtual void moe_feed_forward(const MoeFeedForwardCall& call, Workspace scratch);
+  virtual void mlp_layer_norm(const MlpLayerNormCall& call, Workspace scratch);
 };
 
 // Any call, as a recorder keeps it.
@@ -323,7 +373,8 @@ using Call =
     std::variant<EmbedCall, RmsNormCall, LinearCall, RopeCall, KvAppendCall, AttentionCall,
                  SiluMulCall, AddCall, SampleCall, MoeRouteCall, MoeLinearCall, MoeCombineCall,
                  AttentionInCall, AttentionOutCall, FeedForwardCall, MoeFeedForwardCall,
-                 BatchMatmulCall, ScoreSoftmaxCall, AttentionBatchCall, AttentionGradCall>;
+                 BatchMatmulCall, ScoreSoftmaxCall, AttentionBatchCall, AttentionGradCall,
+                 LayerNormCall, GeluCall, GatherGemvCall, MlpLayerNormCall>;
 
 // Runs one recorded call on `ops`. `scratch` is what the caller passed when it was recorded.
 void run_call(Ops& ops, const Call& call, Workspace scratch);
@@ -350,5 +401,9 @@ void check_call(const BatchMatmulCall& call);
 void check_call(const ScoreSoftmaxCall& call);
 void check_call(const AttentionBatchCall& call);
 void check_call(const AttentionGradCall& call);
+void check_call(const LayerNormCall& call);
+void check_call(const GeluCall& call);
+void check_call(const GatherGemvCall& call);
+void check_call(const MlpLayerNormCall& call);
 
 }  // namespace engine

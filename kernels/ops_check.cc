@@ -127,6 +127,10 @@ void check_call(const LinearCall& call) {
   ENGINE_REQUIRE(call.out.dtype == call.x.dtype || call.out.dtype == DType::kF32, "linear: out is ",
                  call.out.dtype, ", expected ", call.x.dtype, " or f32");
   if (call.residual) expect("linear", "residual", call.residual, call.out.dtype, call.out.shape);
+  if (call.bias) {
+    expect("linear", "bias", call.bias, call.out.dtype, {call.weight.rows});
+    ENGINE_REQUIRE(!call.residual, "linear: a bias beside a residual");
+  }
 }
 
 void check_call(const RopeCall& call) {
@@ -306,6 +310,59 @@ void check_call(const MoeFeedForwardCall& call) {
   expect_weight(op, "router", call.router, experts, width);
   expect_weight(op, "gate_up", call.gate_up, experts * 2 * inner, width);
   expect_weight(op, "down", call.down, experts * width, inner);
+}
+
+void check_call(const LayerNormCall& call) {
+  expect_rank("layernorm", "x", call.x, 2);
+  expect_float("layernorm", "x", call.x);
+  expect("layernorm", "out", call.out, call.x.dtype, call.x.shape);
+  const Shape row = {call.x.size(1)};
+  expect_shape("layernorm", "weight", call.weight, row);
+  ENGINE_REQUIRE(call.weight.dtype == call.x.dtype || call.weight.dtype == DType::kF32,
+                 "layernorm: weight is ", call.weight.dtype, ", expected ", call.x.dtype,
+                 " or f32");
+  expect("layernorm", "bias", call.bias, call.weight.dtype, row);
+}
+
+void check_call(const GeluCall& call) {
+  expect_rank("gelu", "x", call.x, 2);
+  expect_float("gelu", "x", call.x);
+  expect("gelu", "out", call.out, call.x.dtype, call.x.shape);
+}
+
+void check_call(const GatherGemvCall& call) {
+  const char* op = "gather_gemv";
+  expect_rank(op, "x", call.x, 1);
+  expect_float(op, "x", call.x);
+  ENGINE_REQUIRE(call.count > 0 && call.weight.rows % call.count == 0, op, ": ", call.weight.rows,
+                 " rows of ", call.count, " matrices");
+  expect_weight(op, "weight", call.weight, call.weight.rows, call.x.size(0));
+  ENGINE_REQUIRE(
+      call.weight.format == plain_format(call.x.dtype) || call.weight.format == QuantFormat::kInt8,
+      op, ": weights of ", format_info(call.weight.format).name, " by x of ", call.x.dtype);
+  expect_rank(op, "out", call.out, 2);
+  const std::int64_t chosen = call.experts ? call.out.size(0) : call.count;
+  if (call.experts) expect(op, "experts", call.experts, DType::kI32, {chosen});
+  expect(op, "out", call.out, call.x.dtype, {chosen, call.weight.rows / call.count});
+}
+
+void check_call(const MlpLayerNormCall& call) {
+  const char* op = "mlp_layer_norm";
+  expect_rank(op, "x", call.x, 2);
+  expect_float(op, "x", call.x);
+  const std::int64_t inner = call.up.rows, width = call.down.rows;
+  expect_weight(op, "up", call.up, inner, call.x.size(1));
+  expect_weight(op, "down", call.down, width, inner);
+  expect(op, "out", call.out, call.x.dtype, {call.x.size(0), width});
+  expect(op, "up_bias", call.up_bias, call.x.dtype, {inner});
+  expect(op, "down_bias", call.down_bias, call.x.dtype, {width});
+  const DType norm = call.inner_weight.dtype;
+  ENGINE_REQUIRE(norm == call.x.dtype || norm == DType::kF32, op, ": inner_weight is ", norm,
+                 ", expected ", call.x.dtype, " or f32");
+  expect(op, "inner_weight", call.inner_weight, norm, {inner});
+  expect(op, "inner_bias", call.inner_bias, norm, {inner});
+  expect(op, "outer_weight", call.outer_weight, norm, {width});
+  expect(op, "outer_bias", call.outer_bias, norm, {width});
 }
 
 }  // namespace engine

@@ -28,6 +28,9 @@ class Recorder final : public Ops {
   void attention(const AttentionCall& call, Workspace scratch) override { keep(call, scratch); }
   void silu_mul(const SiluMulCall& call) override { keep(call, {}); }
   void add(const AddCall& call) override { keep(call, {}); }
+  void layernorm(const LayerNormCall& call) override { keep(call, {}); }
+  void gelu(const GeluCall& call) override { keep(call, {}); }
+  void gather_gemv(const GatherGemvCall& call) override { keep(call, {}); }
   void sample(const SampleCall& call) override { keep(call, {}); }
   void moe_route(const MoeRouteCall& call) override { keep(call, {}); }
   void moe_linear(const MoeLinearCall& call, Workspace scratch) override { keep(call, scratch); }
@@ -64,6 +67,9 @@ class Recorder final : public Ops {
   void moe_feed_forward(const MoeFeedForwardCall& call, Workspace scratch) override {
     keep(call, scratch);
   }
+  void mlp_layer_norm(const MlpLayerNormCall& call, Workspace scratch) override {
+    keep(call, scratch);
+  }
 
   std::vector<RecordedCall> take() { return std::move(calls_); }
 
@@ -95,6 +101,9 @@ class DryRun final : public Ops {
   }
   void silu_mul(const SiluMulCall& call) override { check_call(call); }
   void add(const AddCall& call) override { check_call(call); }
+  void layernorm(const LayerNormCall& call) override { check_call(call); }
+  void gelu(const GeluCall& call) override { check_call(call); }
+  void gather_gemv(const GatherGemvCall& call) override { check_call(call); }
   void sample(const SampleCall& call) override { check_call(call); }
   void moe_route(const MoeRouteCall& call) override { check_call(call); }
   void moe_linear(const MoeLinearCall& call, Workspace scratch) override {

@@ -16,7 +16,7 @@ void CpuOps::rmsnorm(const RmsNormCall& call) {
 
 void CpuOps::linear(const LinearCall& call) {
   check_call(call);
-  cpu::linear(context_, call);
+  cpu::linear(context_, call.with_bias_as_residual());
 }
 
 void CpuOps::rope(const RopeCall& call) {
@@ -42,6 +42,21 @@ void CpuOps::silu_mul(const SiluMulCall& call) {
 void CpuOps::add(const AddCall& call) {
   check_call(call);
   cpu::add(context_, call);
+}
+
+void CpuOps::layernorm(const LayerNormCall& call) {
+  check_call(call);
+  cpu::layernorm(context_, call);
+}
+
+void CpuOps::gelu(const GeluCall& call) {
+  check_call(call);
+  cpu::gelu(context_, call);
+}
+
+void CpuOps::gather_gemv(const GatherGemvCall& call) {
+  check_call(call);
+  cpu::gather_gemv(context_, call);
 }
 
 void CpuOps::sample(const SampleCall& call) {

@@ -19,6 +19,9 @@ class CpuOps final : public Ops {
   void attention(const AttentionCall& call, Workspace scratch) override;
   void silu_mul(const SiluMulCall& call) override;
   void add(const AddCall& call) override;
+  void layernorm(const LayerNormCall& call) override;
+  void gelu(const GeluCall& call) override;
+  void gather_gemv(const GatherGemvCall& call) override;
   void sample(const SampleCall& call) override;
   void moe_route(const MoeRouteCall& call) override;
   void moe_linear(const MoeLinearCall& call, Workspace scratch) override;

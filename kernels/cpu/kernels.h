@@ -86,6 +86,11 @@ struct Kernels {
   // One row of RMSNorm as ops.h defines it. out may be x.
   void (*rmsnorm[kFloatTypes])(const void* x, const void* weight, void* out, std::int64_t count,
                                float eps);
+  // One row of layernorm as ops.h defines it; weight and bias of the row's type, or f32. out may be
+  // x.
+  void (*layernorm[kFloatTypes])(const void* x, const void* weight, const void* bias,
+                                 bool f32_weights, void* out, std::int64_t count, float eps);
+  void (*gelu[kFloatTypes])(const void* x, void* out, std::int64_t count);
   // One head of rotary embedding: table_row holds `half` cosines, then `half` sines. out may be x.
   void (*rope[kFloatTypes])(const void* x, const float* table_row, void* out, std::int64_t half);
   void (*silu_mul[kFloatTypes])(const void* gate, const void* up, void* out, std::int64_t count);

@@ -17,6 +17,9 @@ void attention(const Context& context, const AttentionCall& call, Workspace scra
 std::size_t attention_scratch_bytes(int threads, const AttentionCall& call);
 void silu_mul(const Context& context, const SiluMulCall& call);
 void add(const Context& context, const AddCall& call);
+void layernorm(const Context& context, const LayerNormCall& call);
+void gelu(const Context& context, const GeluCall& call);
+void gather_gemv(const Context& context, const GatherGemvCall& call);
 void sample(const Context& context, const SampleCall& call);
 void moe_route(const Context& context, const MoeRouteCall& call);
 void moe_linear(const Context& context, const MoeLinearCall& call, Workspace scratch);

@@ -100,6 +100,64 @@ void rmsnorm_row(const void* x, const void* weight, void* out, std::int64_t coun
   });
 }
 
+template <typename T, typename W>
+void layernorm_typed(const T* from, const W* weight, const W* bias, T* to, std::int64_t count,
+                     float eps) {
+  Vec sums[4] = {set1(0), set1(0), set1(0), set1(0)};
+  std::int64_t turn = 0;
+  for_each_vector(count, [&](std::int64_t i, const auto& get, const auto&) {
+    sums[turn & 3] = add(sums[turn & 3], get(from + i));
+    ++turn;
+  });
+  const float n = static_cast<float>(count);
+  const float mean = sum(add(add(sums[0], sums[1]), add(sums[2], sums[3]))) / n;
+  const Vec centre = set1(mean);
+  Vec squares[2] = {set1(0), set1(0)};
+  std::int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    const Vec v = sub(load(from + i), centre);
+    squares[turn & 1] = fma(v, v, squares[turn & 1]);
+    ++turn;
+  }
+  float total = sum(add(squares[0], squares[1]));
+  for (; i < count; ++i) {  // a partial vector's missing lanes would count as −mean
+    const float v = sum(load_part(from + i, 1)) - mean;
+    total += v * v;
+  }
+  const Vec inverse = set1(1.0f / __builtin_sqrtf(total / n + eps));
+  for_each_vector(count, [&](std::int64_t k, const auto& get, const auto& put) {
+    const Vec normed = mul(sub(get(from + k), centre), inverse);
+    put(to + k, fma(normed, get(weight + k), get(bias + k)));
+  });
+}
+
+template <typename T>
+void layernorm_row(const void* x, const void* weight, const void* bias, bool f32_weights, void* out,
+                   std::int64_t count, float eps) {
+  const T* from = static_cast<const T*>(x);
+  T* to = static_cast<T*>(out);
+  if (f32_weights) {
+    layernorm_typed(from, static_cast<const float*>(weight), static_cast<const float*>(bias), to,
+                    count, eps);
+  } else {
+    layernorm_typed(from, static_cast<const T*>(weight), static_cast<const T*>(bias), to, count,
+                    eps);
+  }
+}
+
+// ½ x (1 + tanh z) = x ÷ (1 + exp(−2 z)).
+template <typename T>
+void gelu_row(const void* x, void* out, std::int64_t count) {
+  const T* from = static_cast<const T*>(x);
+  T* to = static_cast<T*>(out);
+  constexpr float kTwice = -2.0f * 0.79788456080286535588f;  // −2 √(2 ÷ π)
+  for_each_vector(count, [&](std::int64_t i, const auto& get, const auto& put) {
+    const Vec v = get(from + i);
+    const Vec cubic = fma(mul(mul(v, v), v), set1(0.044715f), v);
+    put(to + i, div(v, add(set1(1.0f), exp(mul(cubic, set1(kTwice))))));
+  });
+}
+
 template <typename T>
 void rope_head(const void* x, const float* table_row, void* out, std::int64_t half) {
   const T* from = static_cast<const T*>(x);
@@ -434,6 +492,8 @@ inline constexpr Kernels make_kernels(const char* name, const char* label,
       .to_float = {to_float_row<float>, to_float_row<f16_t>, to_float_row<bf16_t>},
       .from_float = {from_float_row<float>, from_float_row<f16_t>, from_float_row<bf16_t>},
       .rmsnorm = {rmsnorm_row<float>, rmsnorm_row<f16_t>, rmsnorm_row<bf16_t>},
+      .layernorm = {layernorm_row<float>, layernorm_row<f16_t>, layernorm_row<bf16_t>},
+      .gelu = {gelu_row<float>, gelu_row<f16_t>, gelu_row<bf16_t>},
       .rope = {rope_head<float>, rope_head<f16_t>, rope_head<bf16_t>},
       .silu_mul = {silu_mul_row<float>, silu_mul_row<f16_t>, silu_mul_row<bf16_t>},
       .add = {add_row<float>, add_row<f16_t>, add_row<bf16_t>},

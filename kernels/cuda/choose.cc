@@ -77,6 +77,47 @@ LinearPlan choose_linear(const CudaArch& arch, const LinearProblem& problem) {
   return plan;
 }
 
+VectorGemvPlan choose_vector_gemv(const CudaArch& arch, const VectorGemvProblem& problem) {
+  VectorGemvPlan plan;
+  const auto per = static_cast<std::int64_t>(16 / format_info(problem.weight).row_bytes(1));
+  const std::int64_t chunk = 32 * per;
+  const auto shared = static_cast<std::size_t>(ceil_div(problem.columns, chunk) * chunk) * 4;
+  constexpr std::size_t kStatic = 1024;  // for what the kernel declares itself
+  plan.vectors = problem.aligned && problem.columns > 0 && problem.slots <= kVectorGemvSlots &&
+                 shared + kStatic <= std::min(arch.shared_bytes, kPortableSharedBytes);
+  if (!plan.vectors) return plan;
+  plan.shared_bytes = shared;
+  plan.blocks = static_cast<int>(
+      std::min<std::int64_t>(problem.rows, std::int64_t{arch.sms} * kVectorGemvBlocksPerSm));
+  // No more warps than rows: a small block starts sooner.
+  plan.threads = static_cast<int>(
+      std::min<std::int64_t>(ceil_div(problem.rows, plan.blocks) * 32, kVectorGemvThreads));
+  return plan;
+}
+
+LayerNormPlan choose_layernorm(const CudaArch& arch, std::int64_t tokens, std::int64_t width,
+                               DType x, bool aligned) {
+  LayerNormPlan plan;
+  const std::int64_t per = 16 / static_cast<std::int64_t>(dtype_size(x));
+  constexpr std::int64_t kBarriers = 15;  // of groups of warps; a single warp needs none
+  const std::int64_t share = ceil_div(ceil_div(width, per * kLayerNormVectors), 32) * 32;
+  const auto shared = static_cast<std::size_t>(2 * width) * sizeof(float);
+  constexpr std::size_t kStatic = 1024;  // for what the kernel declares itself
+  if (!aligned || width == 0 || width % per != 0 || share > kLayerNormThreads ||
+      shared + kStatic > arch.shared_bytes) {
+    return plan;
+  }
+  plan.in_registers = true;
+  plan.row_threads = static_cast<int>(share);
+  // As many rows a block as fit, fewer where there are not enough for every multiprocessor.
+  const std::int64_t fit = std::min(kLayerNormThreads / share, share == 32 ? 32 : kBarriers);
+  const std::int64_t groups = std::clamp<std::int64_t>(ceil_div(tokens, arch.sms), 1, fit);
+  plan.threads = static_cast<int>(groups * share);
+  plan.blocks = static_cast<int>(std::min<std::int64_t>(ceil_div(tokens, groups), arch.sms));
+  plan.shared_bytes = shared;
+  return plan;
+}
+
 std::int64_t decode_record_floats(std::int64_t group, std::int64_t head_size) {
   return ceil_div(group * head_size + 2 * group, 4) * 4;
 }

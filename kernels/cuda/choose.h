@@ -82,6 +82,43 @@ std::size_t gemv_launch_bytes(const CudaArch& arch, std::size_t needed);
 std::size_t gemv_shared_bytes(std::int64_t columns, DType x, int token_tile, std::int64_t rows,
                               bool norm);
 
+// One vector by a matrix, or by matrices chosen on the device (vector_gemv.h).
+struct VectorGemvProblem {
+  std::int64_t rows = 1;     // of all the matrices together
+  std::int64_t columns = 1;  // K
+  std::int64_t slots = 0;    // matrices chosen on the device; 0: none is
+  QuantFormat weight = QuantFormat::kBF16;
+  // x and the rows of the weight start on multiples of 16 bytes.
+  bool aligned = true;
+};
+struct VectorGemvPlan {
+  bool vectors = false;  // 16-byte loads and x in shared memory, or single elements
+  int blocks = 1;        // with vectors
+  int threads = 32;
+  std::size_t shared_bytes = 0;
+};
+inline constexpr int kVectorGemvThreads = 512;
+inline constexpr int kVectorGemvBlocksPerSm = 2;
+// Vectors of 16 bytes that every lane keeps in flight.
+inline constexpr int kVectorGemvDepth = 8;
+// Most matrices chosen on the device: a lane of the warp holds the number of each.
+inline constexpr std::int64_t kVectorGemvSlots = 32;
+VectorGemvPlan choose_vector_gemv(const CudaArch& arch, const VectorGemvProblem& problem);
+
+struct LayerNormPlan {
+  bool in_registers = false;  // the row is held in registers, or passed over three times
+  int blocks = 1;
+  int row_threads = 32;  // that share a row
+  int threads = 32;      // of a block, some of which may have no row
+  std::size_t shared_bytes = 0;
+};
+inline constexpr int kLayerNormThreads = 1024;
+// Vectors of 16 bytes that a thread holds.
+inline constexpr int kLayerNormVectors = 4;
+// `aligned`: x, out, weight and bias start, and step, on multiples of 16 bytes.
+LayerNormPlan choose_layernorm(const CudaArch& arch, std::int64_t tokens, std::int64_t width,
+                               DType x, bool aligned);
+
 enum class AttentionKernel {
   kDecode,       // split over the keys, one block per key/value head, chunk and query
   kSm90Prefill,  // flash attention on Hopper's warpgroup products and bulk copies

@@ -33,7 +33,9 @@ void CudaOps::linear(const LinearCall& call) {
   begin("linear", call);
   if (steps_.run(call)) return;
   if (call.out.numel() == 0) return;
-  if (call.weight.format == QuantFormat::kInt8) return cuda::linear_int8(context_, call);
+  if (call.weight.format == QuantFormat::kInt8) {
+    return cuda::linear_int8(context_, call.with_bias_as_residual());
+  }
   const LinearPlan plan = choose_linear(
       context_.arch(), {.tokens = call.x.size(0),
                         .rows = call.weight.rows,
@@ -43,12 +45,12 @@ void CudaOps::linear(const LinearCall& call) {
                         .aligned = is_vector_aligned(call.x) && is_vector_aligned(call.weight)});
   switch (plan.kernel) {
     case LinearKernel::kGemv:
-      return cuda::linear_gemv(context_, call, plan);
+      return cuda::linear_gemv(context_, call.with_bias_as_residual(), plan);
     case LinearKernel::kMatmul:
       if (matmul_.linear(call)) return;
       [[fallthrough]];
     case LinearKernel::kTiled:
-      return cuda::linear_tiled(context_, call);
+      return cuda::linear_tiled(context_, call.with_bias_as_residual());
   }
 }
 
@@ -99,6 +101,21 @@ void CudaOps::silu_mul(const SiluMulCall& call) {
 void CudaOps::add(const AddCall& call) {
   begin("add", call);
   if (call.a.numel() > 0) cuda::add(context_, call);
+}
+
+void CudaOps::layernorm(const LayerNormCall& call) {
+  begin("layernorm", call);
+  if (call.x.numel() > 0) cuda::layernorm(context_, call);
+}
+
+void CudaOps::gelu(const GeluCall& call) {
+  begin("gelu", call);
+  if (call.x.numel() > 0) cuda::gelu(context_, call);
+}
+
+void CudaOps::gather_gemv(const GatherGemvCall& call) {
+  begin("gather_gemv", call);
+  if (call.out.numel() > 0) cuda::gather_gemv(context_, call);
 }
 
 void CudaOps::sample(const SampleCall& call) {

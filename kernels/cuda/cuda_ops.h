@@ -23,6 +23,9 @@ class CudaOps final : public Ops {
   void attention(const AttentionCall& call, Workspace scratch) override;
   void silu_mul(const SiluMulCall& call) override;
   void add(const AddCall& call) override;
+  void layernorm(const LayerNormCall& call) override;
+  void gelu(const GeluCall& call) override;
+  void gather_gemv(const GatherGemvCall& call) override;
   void sample(const SampleCall& call) override;
   void moe_route(const MoeRouteCall& call) override;
   void moe_linear(const MoeLinearCall& call, Workspace scratch) override;
@@ -40,6 +43,7 @@ class CudaOps final : public Ops {
   void attention_in(const AttentionInCall& call, Workspace scratch) override;
   void feed_forward(const FeedForwardCall& call, Workspace scratch) override;
   void moe_feed_forward(const MoeFeedForwardCall& call, Workspace scratch) override;
+  void mlp_layer_norm(const MlpLayerNormCall& call, Workspace scratch) override;
 
   // Runs what one token asks for; recorded steps too.
   StepRunner& steps() { return steps_; }
@@ -54,6 +58,10 @@ class CudaOps final : public Ops {
   }
 
   void feed_forward_int8(const FeedForwardCall& call, Workspace scratch);
+
+  // Both products of the MLP for one token, the norm between them included; false, with nothing
+  // issued, where the GEMV serves neither. `inner` is (1, F).
+  bool mlp_of_one_token(const MlpLayerNormCall& call, const Tensor& inner);
 
   CudaContext& context_;
   Matmul matmul_;

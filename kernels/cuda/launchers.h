@@ -15,6 +15,9 @@ void rope(CudaContext& context, const RopeCall& call);
 void kv_append(CudaContext& context, const KvAppendCall& call);
 void silu_mul(CudaContext& context, const SiluMulCall& call);
 void add(CudaContext& context, const AddCall& call);
+void layernorm(CudaContext& context, const LayerNormCall& call);
+void gelu(CudaContext& context, const GeluCall& call);
+void gather_gemv(CudaContext& context, const GatherGemvCall& call);
 void sample(CudaContext& context, const SampleCall& call);
 
 // LinearKernel::kGemv and kTiled.

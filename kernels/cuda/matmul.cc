@@ -39,9 +39,8 @@ std::uint32_t alignment_of(const void* address) {
 struct Matmul::Problem {
   std::int64_t tokens, rows, columns, x_stride, out_stride, residual_stride;
   DType x, out;
-  bool residual;
-  bool bias;  // the residual is one row, added to every token
-  std::uint32_t x_alignment, weight_alignment, out_alignment, residual_alignment;
+  bool residual, bias, gelu;
+  std::uint32_t x_alignment, weight_alignment, out_alignment, residual_alignment, bias_alignment;
 
   friend bool operator==(const Problem&, const Problem&) = default;
 };
@@ -110,8 +109,10 @@ const Matmul::Product& Matmul::prepare(const Problem& problem, const LinearCall&
   check_blas(cublasLtMatmulDescSetAttribute(p.operation, CUBLASLT_MATMUL_DESC_POINTER_MODE,
                                             &scalars, sizeof(scalars)),
              "describing a product");
-  if (problem.bias) {
-    const cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_BIAS;
+  if (problem.bias || problem.gelu) {
+    const cublasLtEpilogue_t epilogue = !problem.gelu  ? CUBLASLT_EPILOGUE_BIAS
+                                        : problem.bias ? CUBLASLT_EPILOGUE_GELU_BIAS
+                                                       : CUBLASLT_EPILOGUE_GELU;
     check_blas(cublasLtMatmulDescSetAttribute(p.operation, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue,
                                               sizeof(epilogue)),
                "describing a product");
@@ -134,6 +135,15 @@ const Matmul::Product& Matmul::prepare(const Problem& problem, const LinearCall&
   if (!p.usable) choose_algorithm(p, call, 0);
   products_.push_back(std::move(made));
   return *products_.back();
+}
+
+// The bias's address is no part of the problem: it is set anew for every call.
+void Matmul::set_bias(const Product& p, const LinearCall& call) {
+  if (!p.problem.bias) return;
+  const void* bias = call.bias.data;
+  check_blas(cublasLtMatmulDescSetAttribute(p.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias,
+                                            sizeof(bias)),
+             "setting a bias");
 }
 
 void Matmul::choose_algorithm(Product& p, const LinearCall& call, std::size_t workspace_bytes) {
@@ -167,23 +177,15 @@ void Matmul::choose_algorithm(Product& p, const LinearCall& call, std::size_t wo
   }
 }
 
-void Matmul::set_bias(const Product& product, const LinearCall& call) {
-  const void* bias = call.residual.data;
-  check_blas(cublasLtMatmulDescSetAttribute(product.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER,
-                                            &bias, sizeof(bias)),
-             "naming a bias");
-}
-
 cublasStatus_t Matmul::issue(const Product& product, const LinearCall& call, cudaStream_t stream) {
+  set_bias(product, call);
   const std::byte* one = workspace_ + kWorkspaceBytes;
   const std::byte* zero = one + sizeof(float);
-  const bool added = product.problem.residual;
-  const void* residual = added ? call.residual.data : call.out.data;
-  if (product.problem.bias) set_bias(product, call);
+  const void* residual = call.residual ? call.residual.data : call.out.data;
   return cublasLtMatmul(handle_, product.operation, one, call.weight.data, product.weight,
-                        call.x.data, product.x, added ? one : zero, residual, product.residual,
-                        call.out.data, product.out, &product.algorithm, workspace_,
-                        product.workspace_bytes, stream);
+                        call.x.data, product.x, call.residual ? one : zero, residual,
+                        product.residual, call.out.data, product.out, &product.algorithm,
+                        workspace_, product.workspace_bytes, stream);
 }
 
 bool Matmul::issues_kernels_only(const Product& product, const LinearCall& call) {
@@ -195,11 +197,9 @@ bool Matmul::issues_kernels_only(const Product& product, const LinearCall& call)
   return status == CUBLAS_STATUS_SUCCESS && ended == cudaSuccess && graph.holds_kernels_only();
 }
 
-bool Matmul::linear(const LinearCall& call) {
+bool Matmul::linear(const LinearCall& call, bool gelu) {
   const bool single = call.x.size(0) == 1;  // strides of a single row mean nothing
-  const bool bias = call.residual && !single && call.residual.stride(0) == 0;
-  const bool added = call.residual && !bias;
-  const Tensor& residual = added ? call.residual : call.out;
+  const Tensor& residual = call.residual ? call.residual : call.out;
   const Problem problem{.tokens = call.x.size(0),
                         .rows = call.weight.rows,
                         .columns = call.weight.columns,
@@ -208,12 +208,14 @@ bool Matmul::linear(const LinearCall& call) {
                         .residual_stride = single ? call.weight.rows : residual.stride(0),
                         .x = call.x.dtype,
                         .out = call.out.dtype,
-                        .residual = added,
-                        .bias = bias,
+                        .residual = static_cast<bool>(call.residual),
+                        .bias = static_cast<bool>(call.bias),
+                        .gelu = gelu,
                         .x_alignment = alignment_of(call.x.data),
                         .weight_alignment = alignment_of(call.weight.data),
                         .out_alignment = alignment_of(call.out.data),
-                        .residual_alignment = alignment_of(residual.data)};
+                        .residual_alignment = alignment_of(residual.data),
+                        .bias_alignment = alignment_of(call.bias.data)};
   const Product& product = prepare(problem, call);
   if (!product.usable) return false;
   check_blas(issue(product, call, context_.stream()), context_.last_op());

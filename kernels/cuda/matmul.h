@@ -22,9 +22,9 @@ class Matmul {
   Matmul(const Matmul&) = delete;
   Matmul& operator=(const Matmul&) = delete;
 
-  // linear(call) where x and the weight are of one type. False, with nothing issued, where cuBLASLt
-  // has no algorithm for it.
-  bool linear(const LinearCall& call);
+  // linear(call) where x and the weight are of one type; with `gelu` what is stored is its GELU (by
+  // tanh). False, with nothing issued, where cuBLASLt has no algorithm for it.
+  bool linear(const LinearCall& call, bool gelu = false);
 
  private:
   struct Product;
@@ -33,7 +33,6 @@ class Matmul {
   const Product& prepare(const Problem& problem, const LinearCall& call);
   // Sets the first algorithm within `workspace_bytes` that issues kernels alone.
   void choose_algorithm(Product& product, const LinearCall& call, std::size_t workspace_bytes);
-  // Names the row that is added to every token.
   static void set_bias(const Product& product, const LinearCall& call);
   // Issues the product on `stream`.
   cublasStatus_t issue(const Product& product, const LinearCall& call, cudaStream_t stream);

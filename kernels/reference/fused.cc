@@ -59,4 +59,20 @@ Values moe_feed_forward(View x, View norm, double eps, View router, View gate_up
   return moe_combine(outputs, route.weights, x, top_k);
 }
 
+Values mlp_layer_norm(View x, const MlpLayerNorm& mlp) {
+  const std::size_t inner = mlp.up_bias.size();
+  const std::size_t inputs = mlp.up.size() / inner, tokens = x.size() / inputs;
+  const auto repeat = [&](View row) {
+    Values rows;
+    for (std::size_t t = 0; t < tokens; ++t) rows.insert(rows.end(), row.begin(), row.end());
+    return rows;
+  };
+  Values hidden = linear(x, mlp.up, repeat(mlp.up_bias), static_cast<std::int64_t>(inputs));
+  if (mlp.gelu) hidden = gelu(hidden);
+  hidden = layernorm(hidden, mlp.inner_weight, mlp.inner_bias, mlp.eps);
+  const Values out =
+      linear(hidden, mlp.down, repeat(mlp.down_bias), static_cast<std::int64_t>(inner));
+  return layernorm(out, mlp.outer_weight, mlp.outer_bias, mlp.eps);
+}
+
 }  // namespace engine::reference

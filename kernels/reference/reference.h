@@ -30,6 +30,15 @@ Values embed(View table, std::int64_t width, std::span<const std::int32_t> ids);
 // (T, D) = x ÷ √(mean(x²) + eps) × weight; the quotient is rounded to `dtype` where one is given.
 Values rmsnorm(View x, View weight, double eps, const DType* dtype = nullptr);
 
+// (T, D) = (x − mean) ÷ √(variance + eps) × weight + bias over rows of D.
+Values layernorm(View x, View weight, View bias, double eps);
+
+// ½ x (1 + tanh(√(2 ÷ π) (x + 0.044715 x³))), elementwise.
+Values gelu(View x);
+
+// (S, N) = the chosen matrices of weight (E, N, K) by x (K).
+Values gather_gemv(View x, View weight, std::span<const std::int32_t> chosen, std::int64_t experts);
+
 // (T, N) = x (T, K) · weight (N, K)ᵀ (+ residual (T, N), which may be empty).
 Values linear(View x, View weight, View residual, std::int64_t inputs);
 
@@ -150,5 +159,13 @@ Values feed_forward(View x, View norm, double eps, View gate_up, View down);
 // router (E, D), gate_up (E, 2 F, D), down (E, D, F).
 Values moe_feed_forward(View x, View norm, double eps, View router, View gate_up, View down,
                         std::int64_t top_k);
+
+// up (F, D), down (N, F).
+struct MlpLayerNorm {
+  View up, up_bias, inner_weight, inner_bias, down, down_bias, outer_weight, outer_bias;
+  double eps = 1e-5;
+  bool gelu = false;
+};
+Values mlp_layer_norm(View x, const MlpLayerNorm& mlp);
 
 }  // namespace engine::reference

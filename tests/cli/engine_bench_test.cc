@@ -64,7 +64,9 @@ TEST_CASE("--list shows every experiment with its targets, and nothing else") {
   std::istringstream stream(list.out);
   for (std::string line; std::getline(stream, line);) names.insert(line.substr(0, line.find(' ')));
   CHECK(names == std::set<std::string>{"experiment", "llama2-7b", "mixtral-8x7b", "llama-1b",
-                                       "fidelity", "sdp", "score_mod", "ceilings", "all"});
+                                       "fidelity", "gemv", "gather_gemv", "layer_norm",
+                                       "mlp_layer_norm_gelu", "sdp", "score_mod", "ceilings",
+                                       "all"});
   for (const char* target : {"94 tok/s", "1253 GB/s", "144 tok/s", "957 GB/s", "175 tok/s",
                              "1130 GB/s", "162 s", "172 s"}) {
     CHECK_MESSAGE(list.out.find(target) != std::string::npos, target);
@@ -224,6 +226,46 @@ TEST_CASE("ceilings are measured on the CPU, none above the stream's by far") {
     REQUIRE_MESSAGE(values.contains(metric), metric);
     CHECK_MESSAGE(values[metric] > 0, metric);
   }
+}
+
+// The metrics of a kernel's rows on the CPU, and their dtype.
+std::set<std::string> kernel_metrics(const std::vector<std::string>& arguments,
+                                     const std::string& dtype) {
+  const Result result = bench(arguments);
+  REQUIRE_MESSAGE(result.exit_code == 0, result.describe());
+  std::set<std::string> metrics;
+  for (const json& record : records(result.out)) {
+    metrics.insert(record.at("metric").at("name"));
+    CHECK(record.at("benchmark").at("dtype") == dtype);
+    CHECK(record.at("model").at("type") == "micro-benchmark");
+    const bool mean = record.at("benchmark").at("extra_info").at("size") == "mean";
+    CHECK(record.at("metric").at("benchmark_values").size() >= (mean ? 2 : 20));
+    for (const json& value : record.at("metric").at("benchmark_values")) CHECK(value > 0.0);
+  }
+  return metrics;
+}
+
+TEST_CASE("kernels give a row for each size and for their mean on the CPU") {
+  const std::set<std::string> expected = {"memory_bandwidth_1024(GB/s)",
+                                          "memory_bandwidth_2048(GB/s)", "memory_bandwidth(GB/s)"};
+  for (const char* name : {"gemv", "gather_gemv"}) {
+    CHECK(kernel_metrics({name, "--device", "cpu", "-o", "json"}, "bfloat16") == expected);
+    CHECK(kernel_metrics({name, "--device", "cpu", "-o", "json", "--int8"}, "int8") == expected);
+  }
+  CHECK(kernel_metrics({"layer_norm", "--device", "cpu", "-o", "json"}, "bfloat16") == expected);
+  CHECK(kernel_metrics({"gemv", "--device", "cpu", "-o", "json", "--steady"}, "bfloat16") ==
+        expected);
+  CHECK(bench({"layer_norm", "--device", "cpu", "--int8"}).exit_code == 2);
+}
+
+TEST_CASE("the MLP gives the source's figure beside the true one on the CPU") {
+  const std::set<std::string> metrics =
+      kernel_metrics({"mlp_layer_norm_gelu", "--device", "cpu", "-o", "json"}, "bfloat16");
+  for (const char* metric : {"flops_utilization(source formula)", "flops_utilization",
+                             "memory_bandwidth(GB/s)", "flops_utilization_16_rows"}) {
+    CHECK_MESSAGE(metrics.contains(metric), metric);
+  }
+  CHECK(metrics.size() == 12);
 }
 
 TEST_CASE("a missing GPU is said loudly, and asked for by name it is an error") {

@@ -327,41 +327,5 @@ TEST_CASE("linear over joined weights stacks their channels") {
   });
 }
 
-TEST_CASE("linear adds a residual of one repeated row, a bias, to every token") {
-  on_every_backend([](Backend& backend) {
-    for (const DType dtype : cases::kFloatTypes) {
-      for (const std::int64_t tokens : {1, 2, 5, 70}) {
-        constexpr std::int64_t kOutputs = 96, kInputs = 64;
-        const Values x = uniform(tokens * kInputs, 1, dtype), bias = uniform(kOutputs, 3, dtype);
-        const Values w = uniform(kOutputs * kInputs, 2, dtype);
-        Guarded x_tensor(backend, dtype, {tokens, kInputs}, x);
-        Guarded w_tensor(backend, dtype, {kOutputs, kInputs}, w);
-        Guarded row(backend, dtype, {1, kOutputs}, bias);
-        Guarded out(backend, dtype, {tokens, kOutputs});
-        Tensor repeated = row;
-        repeated.shape[0] = tokens;
-        repeated.strides[0] = 0;
-        const Weight weight{.data = w_tensor.tensor().data,
-                            .format = plain_format(dtype),
-                            .rows = kOutputs,
-                            .columns = kInputs,
-                            .device = backend.device()};
-        backend.ops().linear({.out = out, .x = x_tensor, .weight = weight, .residual = repeated});
-        Values added, tolerance;
-        for (std::int64_t t = 0; t < tokens; ++t)
-          added.insert(added.end(), bias.begin(), bias.end());
-        const Values expected = reference::linear(x, w, added, kInputs);
-        for (const double value : expected) {
-          tolerance.push_back(rounded(
-              value, gamma(kInputs + 1, accumulator_roundoff(dtype)) * static_cast<double>(kInputs),
-              dtype));
-        }
-        check_close(concat("linear with bias, ", dtype, ", ", tokens, " tokens"),
-                    out.get("linear with bias"), expected, tolerance);
-      }
-    }
-  });
-}
-
 }  // namespace
 }  // namespace engine::test

@@ -28,6 +28,9 @@ class Spy final : public Ops {
   }
   void silu_mul(const SiluMulCall&) override { asked.push_back("silu_mul"); }
   void add(const AddCall&) override { asked.push_back("add"); }
+  void layernorm(const LayerNormCall&) override { asked.push_back("layernorm"); }
+  void gelu(const GeluCall&) override { asked.push_back("gelu"); }
+  void gather_gemv(const GatherGemvCall&) override { asked.push_back("gather_gemv"); }
   void sample(const SampleCall&) override { asked.push_back("sample"); }
   void moe_route(const MoeRouteCall&) override { asked.push_back("moe_route"); }
   void moe_linear(const MoeLinearCall&, Workspace scratch) override {

@@ -30,6 +30,9 @@ class RoutedOps : public Ops {
   void silu_mul(const SiluMulCall& call) override { inner_.silu_mul(call); }
   void add(const AddCall& call) override { inner_.add(call); }
   void sample(const SampleCall& call) override { inner_.sample(call); }
+  void layernorm(const LayerNormCall& call) override { inner_.layernorm(call); }
+  void gelu(const GeluCall& call) override { inner_.gelu(call); }
+  void gather_gemv(const GatherGemvCall& call) override { inner_.gather_gemv(call); }
   void moe_route(const MoeRouteCall& call) override {
     inner_.moe_route(call);
     routed(call);

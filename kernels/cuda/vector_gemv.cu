@@ -1,0 +1,288 @@
+// One vector by one matrix, or by some of a stack of matrices chosen on the device:
+//
+//   out[s, n] = (Σ_k W[e(s) · N + n, k] · x[k]) × scale + bias[n]
+//
+// Limit: the bytes of the chosen rows of W, read once; where they are few, the latency of a launch
+// and of one round of loads.
+//
+// Layout: W (E · N, K) row-major, x (K). Who computes what: a warp takes a whole row at a time,
+// rows dealt out to blocks first and to their warps then, so that few rows still use every
+// multiprocessor. A lane has every 32nd 16-byte vector of the row and keeps kDepth of them in
+// flight in registers, across the ends of rows. The first ones are asked for before x, and where no
+// expert has to be known before pdl_wait. Every block has x in shared memory as fp32, in planes of
+// four elements a lane, so that lanes read neighbouring 16 bytes: x is converted once and not once
+// a row.
+//
+// With kNorm x is first taken through (gelu and) layernorm by every block for itself, rounded to T
+// where the ops one by one would store it.
+#include <algorithm>
+
+#include "kernels/cuda/device/gelu.cuh"
+#include "kernels/cuda/device/int8.cuh"
+#include "kernels/cuda/device/pdl.cuh"
+#include "kernels/cuda/device/reduce.cuh"
+#include "kernels/cuda/device/stream.cuh"
+#include "kernels/cuda/device/vec.cuh"
+#include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/launchers.h"
+#include "kernels/cuda/vector_gemv.h"
+
+namespace engine::cuda {
+namespace {
+
+constexpr int kThreads = kVectorGemvThreads, kWarps = kThreads / 32, kDepth = kVectorGemvDepth;
+
+// Where in shared memory the four elements from 4 · `four` on lie, for weights of kPer a vector.
+template <int kPer>
+__device__ int place_of(int four) {
+  constexpr int kPlanes = kPer / 4, kFours = 32 * kPlanes;  // of a chunk
+  return four / kFours * kFours + four % kPlanes * 32 + four % kFours / kPlanes;
+}
+
+// Calls f(k, place, values) for the thread's vectors of x, padded with zeros.
+template <typename T, int kPer, typename F>
+__device__ void for_own_vectors(int padded, const F& f) {
+  for (int k = static_cast<int>(threadIdx.x) * kPerVector<T>; k < padded;
+       k += static_cast<int>(blockDim.x) * kPerVector<T>) {
+    f(k);
+  }
+}
+
+template <typename T, int kPer>
+__device__ void put_vector(float4* x_shared, int k, const float (&value)[kPerVector<T>]) {
+#pragma unroll
+  for (int i = 0; i < kPerVector<T>; i += 4) {
+    x_shared[place_of<kPer>(k / 4 + i / 4)] =
+        make_float4(value[i], value[i + 1], value[i + 2], value[i + 3]);
+  }
+}
+template <typename T, int kPer>
+__device__ void get_vector(const float4* x_shared, int k, float (&value)[kPerVector<T>]) {
+#pragma unroll
+  for (int i = 0; i < kPerVector<T>; i += 4) {
+    const float4 four = x_shared[place_of<kPer>(k / 4 + i / 4)];
+    value[i] = four.x, value[i + 1] = four.y, value[i + 2] = four.z, value[i + 3] = four.w;
+  }
+}
+
+// Parameters k, k + 1, … of a norm, f32 or of type T.
+template <typename T>
+__device__ void load_parameters(const void* from, bool f32, int k, float (&value)[kPerVector<T>]) {
+  if (!f32) {
+    unpack<T>(load_vector(static_cast<const T*>(from) + k), value);
+    return;
+  }
+#pragma unroll
+  for (int i = 0; i < kPerVector<T>; i += 4) {
+    const float4 four = *reinterpret_cast<const float4*>(static_cast<const float*>(from) + k + i);
+    value[i] = four.x, value[i + 1] = four.y, value[i + 2] = four.z, value[i + 3] = four.w;
+  }
+}
+
+// x into shared memory; a thread reads back only what it wrote itself. `partial` holds 32 floats.
+template <typename T, int kPer, bool kNorm>
+__device__ void fill_x(const VectorGemv& p, float4* x_shared, float* partial, int padded) {
+  float value[kPerVector<T>];
+  float total = 0.0f;
+  for_own_vectors<T, kPer>(padded, [&](int k) {
+    const uint4 raw = k < p.columns ? load_vector(static_cast<const T*>(p.x) + k) : uint4{};
+    unpack<T>(raw, value);
+#pragma unroll
+    for (int i = 0; kNorm && i < kPerVector<T>; ++i) {
+      if (p.gelu) value[i] = round_to<T>(gelu_tanh(value[i]));
+      total += value[i];
+    }
+    put_vector<T, kPer>(x_shared, k, value);
+  });
+  if constexpr (!kNorm) return;
+  const float mean = block_reduce(total, partial, 0.0f, SumOp{}) / static_cast<float>(p.columns);
+  float squares = 0.0f;
+  for_own_vectors<T, kPer>(p.columns, [&](int k) {
+    get_vector<T, kPer>(x_shared, k, value);
+#pragma unroll
+    for (int i = 0; i < kPerVector<T>; ++i) squares += (value[i] - mean) * (value[i] - mean);
+  });
+  squares = block_reduce(squares, partial, 0.0f, SumOp{});
+  const float scale = 1.0f / sqrtf(squares / static_cast<float>(p.columns) + p.eps);
+  for_own_vectors<T, kPer>(p.columns, [&](int k) {
+    float weight[kPerVector<T>], bias[kPerVector<T>];
+    load_parameters<T>(p.norm_weight, p.f32_norm, k, weight);
+    load_parameters<T>(p.norm_bias, p.f32_norm, k, bias);
+    get_vector<T, kPer>(x_shared, k, value);
+#pragma unroll
+    for (int i = 0; i < kPerVector<T>; ++i) {
+      value[i] = round_to<T>(fmaf((value[i] - mean) * scale, weight[i], bias[i]));
+    }
+    put_vector<T, kPer>(x_shared, k, value);
+  });
+}
+
+// Without the division, which takes as long as a load from L1, where there is one slot.
+__device__ inline int slot_of(const VectorGemv& p, int row) {
+  return p.slots == 1 ? 0 : row / p.outputs;
+}
+
+template <typename T, typename W, bool kNorm>
+__global__ void __launch_bounds__(kThreads, kVectorGemvBlocksPerSm)
+    vector_gemv_kernel(const VectorGemv p) {
+  constexpr int kPer = kPerVector<W>, kChunk = 32 * kPer, kPlanes = kPer / 4;
+  extern __shared__ float4 x_shared[];  // (chunks, kPlanes, 32)
+  __shared__ float partial[32];
+  const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
+  const int chunks = (p.columns + kChunk - 1) / kChunk, steps = (chunks + kDepth - 1) / kDepth;
+  const int stride = static_cast<int>(gridDim.x * (blockDim.x / 32));
+  const int first = warp * static_cast<int>(gridDim.x) + static_cast<int>(blockIdx.x);
+
+  int own_expert = 0;  // lane s has the expert of slot s
+  const auto expert_of = [&](int row) {
+    const int slot = slot_of(p, row);
+    return p.experts == nullptr ? slot : __shfl_sync(kFullWarp, own_expert, slot);
+  };
+  // The row whose vectors are asked for, and how far that is.
+  uint4 raw[kDepth];
+  int ahead = first, ahead_step = 0;
+  const W* address = static_cast<const W*>(p.weight);
+  bool readable = false;
+  const auto seek = [&] {
+    readable = false;
+    if (ahead >= p.rows) return;
+    const int expert = expert_of(ahead);
+    readable = expert >= 0 && expert < p.count;
+    const std::int64_t row =
+        static_cast<std::int64_t>(expert - slot_of(p, ahead)) * p.outputs + ahead;
+    if (readable) address = static_cast<const W*>(p.weight) + row * p.columns + lane * kPer;
+  };
+  const auto fetch = [&](int i) {
+    const int k = (ahead_step * kDepth + i) * kChunk;
+    raw[i] = readable && k + lane * kPer < p.columns ? load_streaming(address + k) : uint4{};
+  };
+  const auto advance = [&] {
+    if (++ahead_step < steps) return;
+    ahead_step = 0;
+    ahead += stride;
+    seek();
+  };
+
+  pdl_launch_dependents();
+  if (p.experts != nullptr) {
+    pdl_wait();
+    if (lane < p.slots) own_expert = p.experts[lane * p.experts_stride];
+  }
+  seek();
+#pragma unroll
+  for (int i = 0; i < kDepth; ++i) fetch(i);
+  advance();
+  if (p.experts == nullptr) pdl_wait();
+  fill_x<T, kPer, kNorm>(p, x_shared, partial, chunks * kChunk);
+  __syncthreads();  // x is complete
+
+  for (int row = first; row < p.rows; row += stride) {
+    float sum[4] = {};
+    for (int step = 0; step < steps; ++step) {
+#pragma unroll
+      for (int i = 0; i < kDepth; ++i) {
+        const int chunk = step * kDepth + i;
+        const uint4 now = raw[i];
+        fetch(i);
+        if (chunk < chunks) {
+          float weight[kPer];
+          unpack<W>(now, weight);
+#pragma unroll
+          for (int plane = 0; plane < kPlanes; ++plane) {
+            const float4 x = x_shared[(chunk * kPlanes + plane) * 32 + lane];
+            sum[0] = fmaf(weight[4 * plane], x.x, sum[0]);
+            sum[1] = fmaf(weight[4 * plane + 1], x.y, sum[1]);
+            sum[2] = fmaf(weight[4 * plane + 2], x.z, sum[2]);
+            sum[3] = fmaf(weight[4 * plane + 3], x.w, sum[3]);
+          }
+        }
+      }
+      advance();
+    }
+    const int expert = expert_of(row), slot = slot_of(p, row), n = row - slot * p.outputs;
+    float total = warp_sum((sum[0] + sum[1]) + (sum[2] + sum[3]));
+    if (lane != 0) continue;
+    const bool known = expert >= 0 && expert < p.count;
+    if (known && p.scales != nullptr) {
+      const std::int64_t at = static_cast<std::int64_t>(expert) * p.outputs + n;
+      total *= __uint_as_float(static_cast<std::uint32_t>(p.scales[at]) << 16);
+    }
+    if (p.bias != nullptr) total += to_f32(static_cast<const T*>(p.bias)[n]);
+    static_cast<T*>(p.out)[slot * p.out_stride + n] = from_f32<T>(known ? total : nanf(""));
+  }
+}
+
+// Any number of columns, any alignment: a warp per row, one element a lane at a time.
+template <typename T, typename W>
+__global__ void __launch_bounds__(kThreads) vector_gemv_plain_kernel(const VectorGemv p) {
+  pdl_launch_dependents();
+  pdl_wait();
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int row = static_cast<int>(blockIdx.x * kWarps + threadIdx.x / 32);
+  if (row >= p.rows) return;
+  const int slot = row / p.outputs, n = row % p.outputs;
+  const int expert = p.experts == nullptr ? slot : p.experts[slot * p.experts_stride];
+  const bool known = expert >= 0 && expert < p.count;
+  const std::int64_t at = static_cast<std::int64_t>(known ? expert : 0) * p.outputs + n;
+  const W* weight = static_cast<const W*>(p.weight) + at * p.columns;
+  float sum = 0.0f;
+  for (int k = lane; k < p.columns; k += 32) {
+    sum = fmaf(to_f32(weight[k]), to_f32(static_cast<const T*>(p.x)[k]), sum);
+  }
+  sum = warp_sum(sum);
+  if (lane != 0) return;
+  if (p.scales != nullptr) sum *= __uint_as_float(static_cast<std::uint32_t>(p.scales[at]) << 16);
+  if (p.bias != nullptr) sum += to_f32(static_cast<const T*>(p.bias)[n]);
+  static_cast<T*>(p.out)[slot * p.out_stride + n] = from_f32<T>(known ? sum : nanf(""));
+}
+
+}  // namespace
+
+void vector_gemv(CudaContext& context, const VectorGemv& p, DType x, QuantFormat weight,
+                 const VectorGemvPlan& plan) {
+  const bool int8 = weight == QuantFormat::kInt8, norm = p.norm_weight != nullptr;
+  dispatch_float(x, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    if (!plan.vectors) {
+      ENGINE_REQUIRE(!norm, "vector_gemv: a norm before unaligned rows");
+      const unsigned blocks = to_unsigned((p.rows + kWarps - 1) / kWarps);
+      launch(context,
+             int8 ? vector_gemv_plain_kernel<T, std::int8_t> : vector_gemv_plain_kernel<T, T>,
+             blocks, kThreads, 0, p);
+      return;
+    }
+    auto kernel =
+        int8 ? vector_gemv_kernel<T, std::int8_t, false> : vector_gemv_kernel<T, T, false>;
+    if (norm) {
+      ENGINE_REQUIRE(!int8, "vector_gemv: a norm before int8 weights");
+      kernel = vector_gemv_kernel<T, T, true>;
+    }
+    launch(context, kernel, to_unsigned(plan.blocks), to_unsigned(plan.threads), plan.shared_bytes,
+           p);
+  });
+}
+
+void gather_gemv(CudaContext& context, const GatherGemvCall& call) {
+  const std::int64_t slots = call.out.size(0), outputs = call.out.size(1);
+  const VectorGemv p{.x = call.x.data,
+                     .weight = call.weight.data,
+                     .scales = static_cast<const std::uint16_t*>(call.weight.scales),
+                     .out = call.out.data,
+                     .out_stride = call.out.stride(0),
+                     .outputs = static_cast<int>(outputs),
+                     .columns = static_cast<int>(call.weight.columns),
+                     .rows = static_cast<int>(slots * outputs),
+                     .slots = static_cast<int>(slots),
+                     .count = static_cast<int>(call.count),
+                     .experts = call.experts.as<const std::int32_t>(),
+                     .experts_stride = call.experts ? call.experts.stride(0) : 0};
+  const VectorGemvPlan plan = choose_vector_gemv(
+      context.arch(), {.rows = slots * outputs,
+                       .columns = call.weight.columns,
+                       .slots = call.experts ? slots : 0,
+                       .weight = call.weight.format,
+                       .aligned = is_vector_aligned(call.x) && is_vector_aligned(call.weight)});
+  vector_gemv(context, p, call.x.dtype, call.weight.format, plan);
+}
+
+}  // namespace engine::cuda

@@ -5,6 +5,28 @@
 
 namespace engine::cuda {
 
+// Adds to a counter; what this thread wrote, or saw written before a barrier, is visible to whoever
+// then acquires it.
+__device__ inline void signal_add(std::uint32_t* counter, std::uint32_t amount) {
+  asm volatile("red.release.gpu.global.add.u32 [%0], %1;" ::"l"(counter), "r"(amount) : "memory");
+}
+
+// The same, returning the value before.
+__device__ inline std::uint32_t signal_exchange_add(std::uint32_t* counter, std::uint32_t amount) {
+  std::uint32_t before;
+  asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], %2;"
+               : "=r"(before)
+               : "l"(counter), "r"(amount)
+               : "memory");
+  return before;
+}
+
+__device__ inline std::uint32_t signal_read(const std::uint32_t* counter) {
+  std::uint32_t value;
+  asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(counter) : "memory");
+  return value;
+}
+
 // Adds one to a counter that returns to 0 after `last`; returns the value before. What this thread
 // wrote, or saw written before a barrier, is visible to whoever adds later.
 __device__ inline std::uint32_t signal_exchange_increment(std::uint32_t* counter,

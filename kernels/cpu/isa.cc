@@ -27,7 +27,9 @@ std::vector<Isa> isas() {
     avx2 = &avx2_kernels();
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")) {
-      avx512 = __builtin_cpu_supports("avx512bf16") ? &avx512_bf16_kernels() : &avx512_kernels();
+      avx512 = __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni")
+                   ? &avx512_bf16_kernels()
+                   : &avx512_kernels();
     }
   }
 #endif

@@ -45,6 +45,27 @@ struct DotBlock {
   bool accumulate;
 };
 
+// A row of x in fixed point: x[k] = unit · (Σ_d digit_d[k] · 256^d − kDigitZero), rounded to
+// nearest even, so that the greatest |x| takes 22 or 23 bits: the error of any element is at most
+// 2^-22 of it.
+inline constexpr std::int64_t kDigits = 3, kDigitZero = std::int64_t{1} << 23;
+
+// out[m][n] = unit[m] · Σ_k w[n][k] · (x[m][k] ÷ unit[m]), added to what is there where
+// `accumulate`; sums of integers, exact, rounded once.
+struct DigitBlock {
+  const std::int8_t* w;   // (rows, columns)
+  std::int64_t w_stride;  // elements between rows
+  std::int64_t rows;
+  const std::uint8_t* digits;  // (tokens, kDigits, columns, up to a multiple of 64)
+  std::int64_t plane;          // bytes between digits of a token
+  const double* units;         // (tokens)
+  std::int64_t tokens;
+  std::int64_t columns;  // at most 8192
+  float* out;            // (tokens, rows)
+  std::int64_t out_stride;
+  bool accumulate;
+};
+
 // Keys scored at a time by attend; a power of two. Blocks start at multiples of it, so that the
 // order of every sum depends on positions alone.
 inline constexpr std::int64_t kKeyBlock = 64;
@@ -110,6 +131,11 @@ struct Kernels {
   void (*dot_block_bf16)(const DotBlock& block);
   // Exact: a byte has fewer bits than bf16's significand. Null as dot_block_bf16.
   void (*int8_to_bf16)(const std::int8_t* source, bf16_t* destination, std::int64_t count);
+  // One row into digits, planes `plane` bytes apart; returns the unit: 0 where all is zero, NaN
+  // where something is not finite. Null as dot_block_bf16.
+  double (*to_digits)(const float* x, std::int64_t count, std::uint8_t* digits, std::int64_t plane);
+  // int8 weights by digits. Null as dot_block_bf16.
+  void (*dot_block_digits)(const DigitBlock& block);
   // By the type of the cache.
   void (*attend[kFloatTypes])(const Attend& pass);
 };
@@ -120,7 +146,7 @@ const Kernels& portable_kernels();
 #if defined(__x86_64__)
 const Kernels& avx2_kernels();
 const Kernels& avx512_kernels();       // F, BW, VL, DQ
-const Kernels& avx512_bf16_kernels();  // and BF16
+const Kernels& avx512_bf16_kernels();  // and BF16 and VNNI
 #endif
 
 }  // namespace engine::cpu

@@ -47,6 +47,12 @@ bool multiplies_pairs(const Product& p) {
          (p.weight.format == QuantFormat::kInt8 && p.count >= kInt8PairTokens);
 }
 
+// Whether x of a few tokens is multiplied as digits: f32 has more bits than these hold.
+bool multiplies_digits(const Product& p) {
+  return p.context.kernels->dot_block_digits != nullptr && p.x_type != DType::kF32 &&
+         p.weight.format == QuantFormat::kInt8 && p.count <= kFewTokens && p.tokens == nullptr;
+}
+
 const std::byte* x_at(const Product& p, std::int64_t token, std::int64_t column) {
   return p.x.at(index_of(p, token)) + column * static_cast<std::int64_t>(dtype_size(p.x_type));
 }
@@ -101,6 +107,22 @@ void dot_pairs(const Product& p, const Blocking& blocking, std::int64_t token, s
   p.context.kernels->dot_block_bf16(block);
 }
 
+// … or by digits, ready.
+void dot_digits(const Product& p, std::int64_t token, std::int64_t k, const DotBlock& block) {
+  p.context.kernels->dot_block_digits(
+      {.w = static_cast<const std::int8_t*>(block.w),
+       .w_stride = block.w_stride,
+       .rows = block.rows,
+       .digits = static_cast<const std::uint8_t*>(p.ready) + token * kDigits * p.ready_stride + k,
+       .plane = p.ready_stride,
+       .units = p.units + token,
+       .tokens = block.tokens,
+       .columns = block.columns,
+       .out = block.out,
+       .out_stride = block.out_stride,
+       .accumulate = block.accumulate});
+}
+
 // Scales sums (tokens, rows), adds the residual, rounds and stores them.
 void finish(const Product& p, const Blocking& blocking, const float* sums, std::int64_t token,
             std::int64_t tokens, std::int64_t row, std::int64_t rows) {
@@ -125,8 +147,33 @@ std::int64_t block_tokens(const Blocking& blocking, std::int64_t tokens) {
   return ceil_div(ceil_div(tokens, blocks), kTokenTile) * kTokenTile;
 }
 
+// Makes x ready as digits behind the sums that thread 0 needs itself; false where there is no room.
+bool prepare_digits(Product& p) {
+  constexpr std::int64_t kLine = 64;
+  const std::int64_t columns = p.weight.columns, plane = ceil_div(columns, kLine) * kLine;
+  const std::int64_t units = ceil_div(kFewTokens * std::int64_t{sizeof(double)}, kLine) * kLine;
+  const std::int64_t bytes =
+      units + plane * std::int64_t{sizeof(float)} + p.count * kDigits * plane;
+  constexpr auto kRoom =
+      static_cast<std::int64_t>(Context::kScratchBytes - kFew.sum_floats() * sizeof(float));
+  if (bytes > kRoom) return false;
+  auto* at = reinterpret_cast<std::byte*>(p.context.thread_scratch(0) + kFew.sum_floats());
+  auto* unit = reinterpret_cast<double*>(at);
+  auto* row = reinterpret_cast<float*>(at + units);
+  auto* digits = reinterpret_cast<std::uint8_t*>(row + plane);
+  for (std::int64_t m = 0; m < p.count; ++m) {
+    p.context.kernels->to_float[type_index(p.x_type)](p.x.at(m), row, columns);
+    unit[m] = p.context.kernels->to_digits(row, columns, digits + m * kDigits * plane, plane);
+  }
+  p.units = unit;
+  p.ready = digits;
+  p.ready_stride = plane;
+  return true;
+}
+
 void prepare(Product& p) {
   if (p.count > kFewTokens || p.tokens != nullptr) return;
+  if (multiplies_digits(p) && prepare_digits(p)) return;
   const bool as_it_lies = p.x_type == DType::kF32 || multiplies_pairs(p);
   const auto x_size = static_cast<std::int64_t>(dtype_size(p.x_type));
   if (as_it_lies) {
@@ -164,7 +211,9 @@ void multiply_block(const Product& p, std::int64_t token, std::int64_t tokens, s
                       .out_stride = blocking.rows,
                       .accumulate = k > 0};
     void* scratch = sums + blocking.sum_floats();
-    if (pairs) {
+    if (p.units != nullptr) {
+      dot_digits(p, token, k, block);
+    } else if (pairs) {
       dot_pairs(p, blocking, token, k, block, static_cast<bf16_t*>(scratch));
     } else {
       dot_widened(p, blocking, token, k, block, static_cast<float*>(scratch));

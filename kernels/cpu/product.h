@@ -3,11 +3,12 @@
 // W is read where it lies, each element widened in registers: a few tokens (decoding) are bound by
 // its bytes, and with many (prefill) the widening hides behind the arithmetic. x is widened into
 // scratch: once for a few tokens, else block by block. Where the machine multiplies bf16 by bf16,
-// operands that are bf16, or int8 (which bf16 holds exactly), are not widened further. Work is cut
-// into blocks of rows and tokens; the columns come in pieces of fixed length, whose sums are added
-// up in fp32. So the order of every sum depends on K and on whether tokens are few or many, and on
-// nothing else. Quantised weights enter the sums as the integers they are stored as (exact in
-// fp32); the scale of a row multiplies its sum.
+// operands that are bf16, or int8 (which bf16 holds exactly), are not widened further; a few rows
+// of 16-bit x meet int8 as digits of a fixed-point number, whose sums of integers are exact. Work
+// is cut into blocks of rows and tokens; the columns come in pieces of fixed length, whose sums are
+// added up in fp32. So the order of every sum depends on K and on whether tokens are few or many,
+// and on nothing else. Quantised weights enter the sums as the integers they are stored as (exact
+// in fp32); the scale of a row multiplies its sum.
 #pragma once
 
 #include <cstdint>
@@ -61,6 +62,8 @@ struct Product {
   // block makes its own part of it.
   const void* ready = nullptr;
   std::int64_t ready_stride = 0;
+  // (count): x is ready as digits (kernels.h), planes ready_stride bytes apart; null: it is not.
+  const double* units = nullptr;
 };
 
 // Makes x ready for all blocks of a few tokens, where it can: as it lies where no widening is

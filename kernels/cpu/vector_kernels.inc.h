@@ -482,10 +482,11 @@ void attend_pass(const Attend& pass) {
   }
 }
 
-inline constexpr Kernels make_kernels(const char* name, const char* label,
-                                      void (*dot_block_bf16)(const DotBlock&),
-                                      void (*int8_to_bf16)(const std::int8_t*, bf16_t*,
-                                                           std::int64_t)) {
+inline constexpr Kernels make_kernels(
+    const char* name, const char* label, void (*dot_block_bf16)(const DotBlock&),
+    void (*int8_to_bf16)(const std::int8_t*, bf16_t*, std::int64_t),
+    double (*to_digits)(const float*, std::int64_t, std::uint8_t*, std::int64_t) = nullptr,
+    void (*dot_block_digits)(const DigitBlock&) = nullptr) {
   return {
       .name = name,
       .label = label,
@@ -504,6 +505,8 @@ inline constexpr Kernels make_kernels(const char* name, const char* label,
                     dot_block_tiles<WidenedProduct<std::int8_t>>},
       .dot_block_bf16 = dot_block_bf16,
       .int8_to_bf16 = int8_to_bf16,
+      .to_digits = to_digits,
+      .dot_block_digits = dot_block_digits,
       .attend = {attend_pass<float>, attend_pass<f16_t>, attend_pass<bf16_t>},
   };
 }

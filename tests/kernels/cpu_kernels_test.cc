@@ -35,7 +35,8 @@ std::vector<const Kernels*> tables() {
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")) {
     list.push_back(&cpu::avx512_kernels());
-    if (__builtin_cpu_supports("avx512bf16")) list.push_back(&cpu::avx512_bf16_kernels());
+    if (__builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni"))
+      list.push_back(&cpu::avx512_bf16_kernels());
   }
 #endif
   return list;

@@ -123,8 +123,8 @@ bool lower_call(const CudaArch& arch, const RmsNormCall& call, StepProgram* prog
 }
 
 bool lower_call(const CudaArch& arch, const LinearCall& call, StepProgram* program) {
-  if (call.bias || !serves(arch, call.x.dtype, call.x.size(0)) || !streams(call.weight, call.x.dtype) ||
-      !is_vector_aligned(call.x)) {
+  if (call.bias || !serves(arch, call.x.dtype, call.x.size(0)) ||
+      !streams(call.weight, call.x.dtype) || !is_vector_aligned(call.x)) {
     return false;
   }
   StepStage stage = product(call.weight, call.x.data, call.out.data);

@@ -99,22 +99,13 @@ LayerNormPlan choose_layernorm(const CudaArch& arch, std::int64_t tokens, std::i
                                DType x, bool aligned) {
   LayerNormPlan plan;
   const std::int64_t per = 16 / static_cast<std::int64_t>(dtype_size(x));
-  constexpr std::int64_t kBarriers = 15;  // of groups of warps; a single warp needs none
-  const std::int64_t share = ceil_div(ceil_div(width, per * kLayerNormVectors), 32) * 32;
-  const auto shared = static_cast<std::size_t>(2 * width) * sizeof(float);
-  constexpr std::size_t kStatic = 1024;  // for what the kernel declares itself
-  if (!aligned || width == 0 || width % per != 0 || share > kLayerNormThreads ||
-      shared + kStatic > arch.shared_bytes) {
-    return plan;
-  }
+  const std::int64_t threads = ceil_div(ceil_div(width, per * kLayerNormVectors), 32) * 32;
+  if (!aligned || width % per != 0 || threads > kLayerNormThreads) return plan;
   plan.in_registers = true;
-  plan.row_threads = static_cast<int>(share);
-  // As many rows a block as fit, fewer where there are not enough for every multiprocessor.
-  const std::int64_t fit = std::min(kLayerNormThreads / share, share == 32 ? 32 : kBarriers);
-  const std::int64_t groups = std::clamp<std::int64_t>(ceil_div(tokens, arch.sms), 1, fit);
-  plan.threads = static_cast<int>(groups * share);
-  plan.blocks = static_cast<int>(std::min<std::int64_t>(ceil_div(tokens, groups), arch.sms));
-  plan.shared_bytes = shared;
+  plan.threads = static_cast<int>(threads);
+  // No more than 16 blocks, which every architecture can hold.
+  const std::int64_t resident = std::min<std::int64_t>(kLayerNormThreads / threads, 16);
+  plan.blocks = static_cast<int>(std::min(tokens, arch.sms * resident));
   return plan;
 }
 

@@ -107,14 +107,11 @@ VectorGemvPlan choose_vector_gemv(const CudaArch& arch, const VectorGemvProblem&
 
 struct LayerNormPlan {
   bool in_registers = false;  // the row is held in registers, or passed over three times
-  int blocks = 1;
-  int row_threads = 32;  // that share a row
-  int threads = 32;      // of a block, some of which may have no row
-  std::size_t shared_bytes = 0;
+  int blocks = 1, threads = 32;
 };
 inline constexpr int kLayerNormThreads = 1024;
 // Vectors of 16 bytes that a thread holds.
-inline constexpr int kLayerNormVectors = 4;
+inline constexpr int kLayerNormVectors = 2;
 // `aligned`: x, out, weight and bias start, and step, on multiples of 16 bytes.
 LayerNormPlan choose_layernorm(const CudaArch& arch, std::int64_t tokens, std::int64_t width,
                                DType x, bool aligned);

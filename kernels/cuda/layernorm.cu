@@ -2,13 +2,13 @@
 // once.
 //
 // Layout: x and out (T, D) strided, weight and bias (D). Limit: bytes of x read and out written.
-// layernorm_rows: one block a multiprocessor, cut into groups of threads; a group takes a row at a
-// time, a thread four 16-byte vectors of it, in registers, so that a row is read once: sum, centred
-// squares and result come from registers. The group's next row is asked for before this one is
-// reduced, and while one group waits at its barrier the others move. Weight and bias are in shared
-// memory as fp32, once for all. layernorm_plain serves what that can't: a block per row, three
-// passes over it.
-#include "kernels/cuda/device/mbarrier_ring.cuh"
+// layernorm_rows: a block takes every gridDim-th row; a thread has two 16-byte vectors of it, and
+// their weights and biases, in registers for good, so that a row is read once: sum, centred squares
+// and result come from registers. The next row is asked for before this one is reduced. Blocks are
+// as small as a row allows, 1024 threads a multiprocessor together. layernorm_plain serves what
+// that can't: a block per row, three passes over it.
+#include <algorithm>
+
 #include "kernels/cuda/device/pdl.cuh"
 #include "kernels/cuda/device/reduce.cuh"
 #include "kernels/cuda/device/stream.cuh"
@@ -44,56 +44,50 @@ __device__ void load_parameters(const void* from, bool f32, int d, float (&value
   }
 }
 
-// The sum over the threads of a group, by number, with a single barrier. Calls take turns with two
-// arrays `partial`, so that one is not overwritten while a slow warp still reads it.
-__device__ inline float group_sum(float value, float* partial, int group, int row_threads) {
+// The sum over the block with a single barrier. Calls take turns with two arrays `partial`, so that
+// one is not overwritten while a slow warp still reads it.
+__device__ inline float block_sum_once(float value, float* partial) {
+  const int lane = static_cast<int>(threadIdx.x) % 32, warps = static_cast<int>(blockDim.x) / 32;
   value = warp_sum(value);
-  if (row_threads == 32) return value;
-  const int lane = static_cast<int>(threadIdx.x) % 32, warps = row_threads / 32;
-  const int warp = static_cast<int>(threadIdx.x) / 32, first = group * warps;
-  if (lane == 0) partial[warp] = value;
-  named_barrier_sync(group + 1, row_threads);
-  return warp_sum(lane < warps ? partial[first + lane] : 0.0f);
+  if (lane == 0) partial[threadIdx.x / 32] = value;
+  __syncthreads();
+  return warp_sum(lane < warps ? partial[lane] : 0.0f);
 }
 
 template <typename T>
 __global__ void __launch_bounds__(kLayerNormThreads, 1)
-    layernorm_rows_kernel(const LayerNormRows p, int row_threads) {
-  constexpr int kPer = kPerVector<T>, kVectors = kLayerNormVectors, kFours = kPer / 4;
-  extern __shared__ float4 parameters[];  // (2, kFours, vectors of a row): weight, bias
+    layernorm_rows_kernel(const LayerNormRows p) {
+  constexpr int kPer = kPerVector<T>, kVectors = kLayerNormVectors;
   __shared__ float partial[2][32];
-  const int group = static_cast<int>(threadIdx.x) / row_threads;
-  const int place = static_cast<int>(threadIdx.x) % row_threads, vectors = p.width / kPer;
-  const int groups = static_cast<int>(blockDim.x) / row_threads;
+  int at[kVectors];
+  bool mine[kVectors];
+#pragma unroll
+  for (int v = 0; v < kVectors; ++v) {
+    at[v] = static_cast<int>(threadIdx.x + v * blockDim.x) * kPer;
+    mine[v] = at[v] < p.width;
+  }
   uint4 raw[kVectors];
   const auto fetch = [&](int row) {
-    const T* from = static_cast<const T*>(p.x) + row * p.x_stride;
 #pragma unroll
     for (int v = 0; v < kVectors; ++v) {
-      const int at = place + v * row_threads;
-      raw[v] = at < vectors && row < p.tokens ? load_streaming(from + at * kPer) : uint4{};
+      const T* from = static_cast<const T*>(p.x) + row * p.x_stride + at[v];
+      raw[v] = mine[v] && row < p.tokens ? load_streaming(from) : uint4{};
     }
   };
   pdl_launch_dependents();
+  float weight[kVectors][kPer] = {}, bias[kVectors][kPer] = {};
   pdl_wait();
-  const int stride = static_cast<int>(gridDim.x) * groups;
-  const int first = group * static_cast<int>(gridDim.x) + static_cast<int>(blockIdx.x);
-  fetch(first);
-  float value[kPer];
-  for (int i = static_cast<int>(threadIdx.x); i < 2 * vectors; i += static_cast<int>(blockDim.x)) {
-    const int which = i / vectors, vector = i % vectors;
-    load_parameters<T>(which == 0 ? p.weight : p.bias, p.f32_weights, vector * kPer, value);
+  fetch(static_cast<int>(blockIdx.x));
 #pragma unroll
-    for (int j = 0; j < kFours; ++j) {
-      parameters[(which * kFours + j) * vectors + vector] =
-          make_float4(value[4 * j], value[4 * j + 1], value[4 * j + 2], value[4 * j + 3]);
-    }
+  for (int v = 0; v < kVectors; ++v) {
+    if (!mine[v]) continue;
+    load_parameters<T>(p.weight, p.f32_weights, at[v], weight[v]);
+    load_parameters<T>(p.bias, p.f32_weights, at[v], bias[v]);
   }
-  __syncthreads();  // the parameters are complete
   const float share = 1.0f / static_cast<float>(p.width);
-  for (int row = first; row < p.tokens; row += stride) {
+  for (int row = static_cast<int>(blockIdx.x); row < p.tokens; row += static_cast<int>(gridDim.x)) {
     uint4 now[kVectors];
-    float total = 0.0f, squares = 0.0f;
+    float total = 0.0f, squares = 0.0f, value[kPer];
 #pragma unroll
     for (int v = 0; v < kVectors; ++v) {
       now[v] = raw[v];
@@ -101,32 +95,27 @@ __global__ void __launch_bounds__(kLayerNormThreads, 1)
 #pragma unroll
       for (int i = 0; i < kPer; ++i) total += value[i];
     }
-    fetch(row + stride);
-    const float mean = group_sum(total, partial[0], group, row_threads) * share;
+    fetch(row + static_cast<int>(gridDim.x));
+    const float mean = block_sum_once(total, partial[0]) * share;
 #pragma unroll
     for (int v = 0; v < kVectors; ++v) {
-      if (place + v * row_threads >= vectors) continue;
       unpack<T>(now[v], value);
 #pragma unroll
-      for (int i = 0; i < kPer; ++i) squares = fmaf(value[i] - mean, value[i] - mean, squares);
-    }
-    squares = group_sum(squares, partial[1], group, row_threads);
-    const float scale = 1.0f / sqrtf(squares * share + p.eps);
-#pragma unroll
-    for (int v = 0; v < kVectors; ++v) {
-      const int at = place + v * row_threads;
-      if (at >= vectors) continue;
-      unpack<T>(now[v], value);
-#pragma unroll
-      for (int j = 0; j < kFours; ++j) {
-        const float4 w = parameters[j * vectors + at];
-        const float4 b = parameters[(kFours + j) * vectors + at];
-        value[4 * j] = fmaf((value[4 * j] - mean) * scale, w.x, b.x);
-        value[4 * j + 1] = fmaf((value[4 * j + 1] - mean) * scale, w.y, b.y);
-        value[4 * j + 2] = fmaf((value[4 * j + 2] - mean) * scale, w.z, b.z);
-        value[4 * j + 3] = fmaf((value[4 * j + 3] - mean) * scale, w.w, b.w);
+      for (int i = 0; i < kPer; ++i) {
+        const float centred = value[i] - mean;
+        if (mine[v]) squares = fmaf(centred, centred, squares);
       }
-      store_vector(static_cast<T*>(p.out) + row * p.out_stride + at * kPer, pack<T>(value));
+    }
+    const float scale = 1.0f / sqrtf(block_sum_once(squares, partial[1]) * share + p.eps);
+#pragma unroll
+    for (int v = 0; v < kVectors; ++v) {
+      if (!mine[v]) continue;
+      unpack<T>(now[v], value);
+#pragma unroll
+      for (int i = 0; i < kPer; ++i) {
+        value[i] = fmaf((value[i] - mean) * scale, weight[v][i], bias[v][i]);
+      }
+      store_vector(static_cast<T*>(p.out) + row * p.out_stride + at[v], pack<T>(value));
     }
   }
 }
@@ -180,7 +169,7 @@ void layernorm(CudaContext& context, const LayerNormCall& call) {
     using T = typename decltype(tag)::type;
     if (plan.in_registers) {
       launch(context, layernorm_rows_kernel<T>, to_unsigned(plan.blocks), to_unsigned(plan.threads),
-             plan.shared_bytes, p, plan.row_threads);
+             0, p);
     } else {
       launch(context, layernorm_plain_kernel<T>, to_unsigned(p.tokens), kPlainThreads, 0, p);
     }

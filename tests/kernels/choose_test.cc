@@ -416,21 +416,19 @@ TEST_CASE("a vector's GEMV takes every multiprocessor, and blocks no larger than
   CHECK_FALSE(choose_vector_gemv(arch, {.rows = 330, .columns = 64, .slots = 33}).vectors);
 }
 
-TEST_CASE("a layer norm holds rows in registers up to four vectors a thread") {
+TEST_CASE("a layer norm holds rows in registers up to two vectors a thread") {
   const CudaArch arch;
   const LayerNormPlan wide = choose_layernorm(arch, 4096, 16384, DType::kBF16, true);
   CHECK(wide.in_registers);
-  CHECK(wide.row_threads == 512);
   CHECK(wide.threads == 1024);
   CHECK(wide.blocks == 132);
-  CHECK(wide.shared_bytes == 2 * 16384 * sizeof(float));
   const LayerNormPlan narrow = choose_layernorm(arch, 4096, 1024, DType::kBF16, true);
-  CHECK(narrow.row_threads == 32);
-  CHECK(narrow.threads == 1024);
-  CHECK(choose_layernorm(arch, 1, 4096, DType::kBF16, true).threads == 128);
+  CHECK(narrow.threads == 64);
+  CHECK(narrow.blocks == 16 * 132);
+  CHECK(choose_layernorm(arch, 1, 4096, DType::kBF16, true).blocks == 1);
   CHECK_FALSE(choose_layernorm(arch, 4, 1024, DType::kBF16, false).in_registers);
   CHECK_FALSE(choose_layernorm(arch, 4, 1023, DType::kBF16, true).in_registers);
-  CHECK_FALSE(choose_layernorm(arch, 4, 65536, DType::kBF16, true).in_registers);
+  CHECK_FALSE(choose_layernorm(arch, 4, 32768, DType::kBF16, true).in_registers);
 }
 
 }  // namespace

@@ -33,9 +33,10 @@ void gather_gemv(const Context& context, const GatherGemvCall& call) {
   prepare(ready);
   parallel_for(context, chosen * row_blocks, cost, [&](std::int64_t item, int worker) {
     const std::int64_t row = item % row_blocks * stretch;
-    Product part = product(item / row_blocks);
-    part.ready = ready.ready;
-    part.ready_stride = ready.ready_stride;
+    const Product own = product(item / row_blocks);
+    Product part = ready;  // x is that of all
+    part.first = own.first;
+    part.out = own.out;
     multiply_block(part, 0, 1, row, std::min(stretch, outputs - row), worker);
   });
 }

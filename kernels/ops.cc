@@ -155,6 +155,10 @@ void Ops::mlp_layer_norm(const MlpLayerNormCall& call, Workspace scratch) {
   const Tensor inner = scratch.take(call.x.dtype, {call.x.size(0), call.up.rows});
   linear({.out = inner, .x = call.x, .weight = call.up, .residual = {}, .bias = call.up_bias});
   if (call.gelu) gelu({.out = inner, .x = inner});
+  mlp_behind_inner(call, inner);
+}
+
+void Ops::mlp_behind_inner(const MlpLayerNormCall& call, const Tensor& inner) {
   layernorm({.out = inner,
              .x = inner,
              .weight = call.inner_weight,
@@ -162,6 +166,10 @@ void Ops::mlp_layer_norm(const MlpLayerNormCall& call, Workspace scratch) {
              .eps = call.eps});
   linear(
       {.out = call.out, .x = inner, .weight = call.down, .residual = {}, .bias = call.down_bias});
+  layernorm_of_mlp(call);
+}
+
+void Ops::layernorm_of_mlp(const MlpLayerNormCall& call) {
   layernorm({.out = call.out,
              .x = call.out,
              .weight = call.outer_weight,

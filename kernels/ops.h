@@ -366,6 +366,12 @@ class Ops {
   virtual void feed_forward(const FeedForwardCall& call, Workspace scratch);
   virtual void moe_feed_forward(const MoeFeedForwardCall& call, Workspace scratch);
   virtual void mlp_layer_norm(const MlpLayerNormCall& call, Workspace scratch);
+
+ protected:
+  // Parts of the body of mlp_layer_norm, for backends that fuse another: all behind the inner
+  // activations (T, F), as up and GELU left them; and the last norm.
+  void mlp_behind_inner(const MlpLayerNormCall& call, const Tensor& inner);
+  void layernorm_of_mlp(const MlpLayerNormCall& call);
 };
 
 // Any call, as a recorder keeps it.

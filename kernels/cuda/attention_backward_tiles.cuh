@@ -12,7 +12,7 @@
 
 #include "kernels/cuda/attention_backward.cuh"
 #include "kernels/cuda/device/cp_async.cuh"
-#include "kernels/cuda/device/mma.cuh"
+#include "kernels/cuda/device/mma_rows.cuh"
 #include "kernels/cuda/device/pdl.cuh"
 #include "kernels/cuda/device/vec.cuh"
 #include "kernels/cuda/launch.cuh"
@@ -70,28 +70,6 @@ __device__ __forceinline__ void backward_scores(float (&c)[4][4], const T* own, 
           b, other + (n * 8 + lane / 16 * 8 + lane % 8) * Tile::kRow + s * 16 + lane / 8 % 2 * 8);
       mma_16816<T>(c[n], a, b[0], b[1]);
       mma_16816<T>(c[n + 1], a, b[2], b[3]);
-    }
-  }
-}
-
-// sum (16 × kHead) += c (16 × 32, rounded to T) · other.
-template <typename T, typename Tile>
-__device__ __forceinline__ void backward_sums(float (&sum)[Tile::kHead / 8][4],
-                                              const float (&c)[4][4], const T* other) {
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-#pragma unroll
-  for (int s = 0; s < 2; ++s) {
-    const std::uint32_t a[4] = {pack_pair<T>(c[2 * s][0], c[2 * s][1]),
-                                pack_pair<T>(c[2 * s][2], c[2 * s][3]),
-                                pack_pair<T>(c[2 * s + 1][0], c[2 * s + 1][1]),
-                                pack_pair<T>(c[2 * s + 1][2], c[2 * s + 1][3])};
-#pragma unroll
-    for (int d = 0; d < Tile::kHead / 8; d += 2) {
-      std::uint32_t b[4];
-      ldmatrix_x4_transposed(
-          b, other + (s * 16 + lane / 8 % 2 * 8 + lane % 8) * Tile::kRow + d * 8 + lane / 16 * 8);
-      mma_16816<T>(sum[d], a, b[0], b[1]);
-      mma_16816<T>(sum[d + 1], a, b[2], b[3]);
     }
   }
 }
@@ -235,8 +213,8 @@ __global__ void __launch_bounds__(Tile::kThreads)
     backward_gradients<kKeyPass>(p, ds, mask, cut, own + lane / 4, first + lane % 4 * 2, item.shift,
                                  queries, a.minus_lse + rows, a.minus_delta + rows,
                                  BackwardScore(a.shape, head));
-    if constexpr (kKeyPass) backward_sums<T, Tile>(sum2, p, other2 + stage);
-    backward_sums<T, Tile>(sum1, ds, other1 + stage);
+    if constexpr (kKeyPass) add_product<Tile::kRow>(sum2, p, other2 + stage);
+    add_product<Tile::kRow>(sum1, ds, other1 + stage);
   }
   cp_async_wait<0>();
   write_backward_rows<T, Tile>(own_at(a.sum1, a.sum1_rows), a.sum1_rows.row, own, item.own_count,

@@ -72,7 +72,7 @@ __device__ __forceinline__ void attend_small(const AttentionBatchArguments& a,
 #pragma unroll
       for (int i = 0; i < 4; ++i) out[d][i] *= rescale[i / 2];
     }
-    batch_values<T, SmallTile>(out, score, stage + 2 * kPlane + first_key * SmallTile::kRow);
+    add_product<SmallTile::kRow>(out, score, stage + 2 * kPlane + first_key * SmallTile::kRow);
   }
   write_batch_rows<T, SmallTile>(a, s, head, first_row, out, lane);
 }

@@ -14,7 +14,7 @@
 #include "kernels/cuda/attention_batch.cuh"
 #include "kernels/cuda/device/cp_async.cuh"
 #include "kernels/cuda/device/exp2.cuh"
-#include "kernels/cuda/device/mma.cuh"
+#include "kernels/cuda/device/mma_rows.cuh"
 #include "kernels/cuda/device/pdl.cuh"
 #include "kernels/cuda/device/reduce.cuh"
 #include "kernels/cuda/device/vec.cuh"
@@ -171,29 +171,6 @@ __device__ __forceinline__ void batch_scores(float (&score)[Tile::kScoreTiles][4
   }
 }
 
-// out += P · V: the C fragments of two key tiles are the A fragment of 16 keys.
-template <typename T, typename Tile>
-__device__ __forceinline__ void batch_values(float (&out)[Tile::kHead / 8][4],
-                                             const float (&score)[Tile::kScoreTiles][4],
-                                             const T* v) {
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-#pragma unroll
-  for (int s = 0; s < Tile::kKeys / 16; ++s) {
-    const std::uint32_t p[4] = {pack_pair<T>(score[2 * s][0], score[2 * s][1]),
-                                pack_pair<T>(score[2 * s][2], score[2 * s][3]),
-                                pack_pair<T>(score[2 * s + 1][0], score[2 * s + 1][1]),
-                                pack_pair<T>(score[2 * s + 1][2], score[2 * s + 1][3])};
-#pragma unroll
-    for (int d = 0; d < Tile::kHead / 8; d += 2) {
-      std::uint32_t b[4];
-      ldmatrix_x4_transposed(
-          b, v + (s * 16 + lane / 8 % 2 * 8 + lane % 8) * Tile::kRow + d * 8 + lane / 16 * 8);
-      mma_16816<T>(out[d], p, b[0], b[1]);
-      mma_16816<T>(out[d + 1], p, b[2], b[3]);
-    }
-  }
-}
-
 template <typename T, typename Tile>
 __device__ __forceinline__ void write_batch_rows(const AttentionBatchArguments& a,
                                                  const BatchSequence& s, int head, int first_row,
@@ -291,7 +268,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
 #pragma unroll
       for (int i = 0; i < 4; ++i) out[d][i] *= rescale[i / 2];
     }
-    batch_values<T, Tile>(out, score, v_shared + stage);
+    add_product<Tile::kRow>(out, score, v_shared + stage);  // out += P · V
   }
   cp_async_wait<0>();
   write_batch_rows<T, Tile>(a, s, head, first_row + warp * 16, out, lane);

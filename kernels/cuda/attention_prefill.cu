@@ -9,7 +9,7 @@
 // edge, before the window) are skipped; blocks with the longest rows start first. Limit:
 // tensor-core rate of mma.sync.
 #include "kernels/cuda/device/cp_async.cuh"
-#include "kernels/cuda/device/mma.cuh"
+#include "kernels/cuda/device/mma_rows.cuh"
 #include "kernels/cuda/device/pdl.cuh"
 #include "kernels/cuda/device/reduce.cuh"
 #include "kernels/cuda/device/vec.cuh"
@@ -186,23 +186,7 @@ __global__ void __launch_bounds__(kThreads) attention_prefill_kernel(const Prefi
       }
     }
 
-    // O += P · V: the C fragments of two key tiles are the A fragment of 16 keys.
-    const T* v_tile = v_shared + tile % 2 * kTile * kRow<kHead>;
-#pragma unroll
-    for (int s = 0; s < kTile / 16; ++s) {
-      const std::uint32_t p[4] = {pack_pair<T>(score[2 * s][0], score[2 * s][1]),
-                                  pack_pair<T>(score[2 * s][2], score[2 * s][3]),
-                                  pack_pair<T>(score[2 * s + 1][0], score[2 * s + 1][1]),
-                                  pack_pair<T>(score[2 * s + 1][2], score[2 * s + 1][3])};
-#pragma unroll
-      for (int d = 0; d < kHead / 8; d += 2) {
-        std::uint32_t b[4];
-        ldmatrix_x4_transposed(b, v_tile + (s * 16 + lane / 8 % 2 * 8 + lane % 8) * kRow<kHead> +
-                                      d * 8 + lane / 16 * 8);
-        mma_16816<T>(out[d], p, b[0], b[1]);
-        mma_16816<T>(out[d + 1], p, b[2], b[3]);
-      }
-    }
+    add_product<kRow<kHead>>(out, score, v_shared + tile % 2 * kTile * kRow<kHead>);  // O += P · V
   }
   cp_async_wait<0>();
 

@@ -58,28 +58,16 @@ void CudaOps::mlp_layer_norm(const MlpLayerNormCall& call, Workspace scratch) {
   const Tensor inner = scratch.take(call.x.dtype, {tokens, call.up.rows});
   if (tokens == 1) {
     if (!mlp_of_one_token(call, inner)) return Ops::mlp_layer_norm(call, whole);
-  } else {
-    const LinearCall up{
-        .out = inner, .x = call.x, .weight = call.up, .residual = {}, .bias = call.up_bias};
-    // cuBLASLt's GELU is less exact than fp32.
-    const bool fused = call.gelu && call.x.dtype != DType::kF32 &&
-                       call.up.format == plain_format(call.x.dtype) && is_vector_aligned(call.x) &&
-                       is_vector_aligned(call.up) && tokens > kGemvTokens &&
-                       matmul_.linear(up, true);
-    if (!fused) return Ops::mlp_layer_norm(call, whole);
-    layernorm({.out = inner,
-               .x = inner,
-               .weight = call.inner_weight,
-               .bias = call.inner_bias,
-               .eps = call.eps});
-    linear(
-        {.out = call.out, .x = inner, .weight = call.down, .residual = {}, .bias = call.down_bias});
+    return layernorm_of_mlp(call);
   }
-  layernorm({.out = call.out,
-             .x = call.out,
-             .weight = call.outer_weight,
-             .bias = call.outer_bias,
-             .eps = call.eps});
+  const LinearCall up{
+      .out = inner, .x = call.x, .weight = call.up, .residual = {}, .bias = call.up_bias};
+  // cuBLASLt's GELU is less exact than fp32.
+  const bool fused = call.gelu && call.x.dtype != DType::kF32 &&
+                     call.up.format == plain_format(call.x.dtype) && is_vector_aligned(call.x) &&
+                     is_vector_aligned(call.up) && tokens > kGemvTokens && matmul_.linear(up, true);
+  if (!fused) return Ops::mlp_layer_norm(call, whole);
+  mlp_behind_inner(call, inner);
 }
 
 }  // namespace engine::cuda

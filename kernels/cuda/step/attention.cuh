@@ -3,7 +3,7 @@
 //   out[h] = Σ_j softmax_j(scale · q[h] · k[g, j]) v[g, j]
 // Layout: q and out (H, Dh), caches (G, C, Dh) with adjacent rows. Keys and values of earlier
 // positions come through the ring, so they stream while q is still being computed; those of this
-// step's own position are read from the cache directly.
+// step's own position come as q does: from the exchange, or, by itself, from where they lie.
 // Who computes what: a block has items of step_split, a range of keys for one or kStepHeadTile
 // query heads. A warp takes 16 keys at a time: for the scores as the rows of two mma m16n8k16, as
 // in step/product.cuh, times columns of q; for the sums as their K, columns of V times weights.

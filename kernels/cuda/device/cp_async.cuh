@@ -19,6 +19,11 @@ __device__ inline uint4 load_shared(std::uint32_t address) {
   return raw;
 }
 
+__device__ inline unsigned load_shared_u16(std::uint32_t address) {
+  unsigned value;
+  asm volatile("ld.shared.u16 %0, [%1];" : "=r"(value) : "r"(address) : "memory");
+  return value;
+}
 __device__ inline uint2 load_shared_pair(std::uint32_t address) {
   uint2 raw;
   asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];"
@@ -31,6 +36,9 @@ __device__ inline float load_shared_f32(std::uint32_t address) {
   float value;
   asm volatile("ld.shared.f32 %0, [%1];" : "=f"(value) : "r"(address) : "memory");
   return value;
+}
+__device__ inline void store_shared_u16(std::uint32_t address, unsigned short value) {
+  asm volatile("st.shared.u16 [%0], %1;" ::"r"(address), "h"(value) : "memory");
 }
 __device__ inline void store_shared(std::uint32_t address, float4 value) {
   asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(address), "f"(value.x),

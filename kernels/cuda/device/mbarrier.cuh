@@ -66,6 +66,18 @@ __device__ inline void mbarrier_wait(Mbarrier* barrier, unsigned parity) {
   mbarrier_wait(shared_address(barrier), parity);
 }
 
+// Whether this lane is the one that acts for its warp, all of which calls; the same one every time.
+// The compiler takes what only that lane does as done once.
+__device__ inline bool elect_one() {
+  unsigned elected;
+  asm volatile(
+      "{\n\t.reg .pred p;\n\t"
+      "elect.sync _|p, 0xffffffff;\n\t"
+      "selp.u32 %0, 1, 0, p;\n\t}"
+      : "=r"(elected));
+  return elected != 0;
+}
+
 // Orders this thread's ordinary writes to shared memory before later reads by the tensor cores and
 // the copy engine, which go past the ordinary path.
 __device__ inline void fence_async_shared() {

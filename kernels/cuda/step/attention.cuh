@@ -188,50 +188,65 @@ __device__ void add_values(AttentionState<T, kBlocks, kExact>& s, std::uint32_t 
   }
 }
 
-// Takes 16 keys, of which the first `keys` exist, and their values, from the slot of the ring and
-// the next (`skip` bytes in), or this step's own from b.own.
+// Takes 16 keys, of which the first `keys` exist, and their values, from the next slot of the ring
+// and the one behind it (`skip` bytes in), or this step's own from b.own.
 template <typename T, int kBlocks, bool kExact>
 __device__ void attend_chunk(StepConsumer& c, const StepShared& b,
                              AttentionState<T, kBlocks, kExact>& s, bool own, std::uint32_t skip,
                              int keys, float scale) {
-  if (!own) c.wait_slot();
+  StepRing values = c.ring;
+  values.advance();
+  if (!own) c.wait_slot(c.ring);
   const float2 score =
       scores_of(s, shared_address(b.queries), own ? shared_address(b.own[0]) : c.ring.slot() + skip,
                 keys, scale);
-  if (!own) c.release_slot();
+  if (!own) c.release_slot(c.ring);
   const WeightColumns weights = take_scores(s, score);
-  if (!own) c.wait_slot();
-  add_values(s, own ? shared_address(b.own[1]) : c.ring.slot() + skip, keys, weights);
-  if (!own) c.release_slot();
+  if (!own) c.wait_slot(values);
+  add_values(s, own ? shared_address(b.own[1]) : values.slot() + skip, keys, weights);
+  if (!own) c.release_slot(values);
 }
 
-// All keys of an item that are this warp's: of every slot a quarter of the warps has 16 keys each,
-// the next quarter those of the next slot, and so on. This step's own key is first, and that of the
-// warp which would be next.
+// A warp whose group has the next two slots, but which has no keys in them.
+__device__ inline void skip_chunk(const StepConsumer& c) {
+  StepRing own = c.ring;
+  for (int i = 0; i < 2; ++i, own.advance()) {
+    c.wait_slot(own);
+    c.release_slot(own);
+  }
+}
+
+// All keys of an item that are this warp's: of every slot a group of warps has 16 keys each, the
+// next group those of the next slot, and so on. This step's own key is first, and that of the warp
+// which would be next.
 template <typename T, int kBlocks, bool kExact>
 __device__ void attend_keys(StepConsumer& c, StepShared& b, AttentionState<T, kBlocks, kExact>& s,
                             const StepStage& stage, const AttentionItem& item) {
-  constexpr int kChunks = kStepSlotKeys / 16;
+  static_assert(kStepSlotKeys / 16 == kStepSlotWarps);
+  // Slots between two of a group, and those that may be on their way: more than that of a ring, and
+  // no group can be a round ahead (kStepMinSlots).
+  const bool may_run_ahead = c.ring.count < 2 * kStepGroups - 1 + kStepInFlight;
   int left = max(0, min(item.end, item.position) - item.begin);  // keys of slots to come
-  const int slots = (left + kStepSlotKeys - 1) / kStepSlotKeys;
   const float scale = stage.scale * kStepLog2e;
   const bool own = item.end > item.position && c.warp == (left + 15) / 16 % kStepWarps;
-  // Before this stage every warp has released all it read: slots that come once need no waiting.
-  const bool at_once = 2 * slots <= c.ring.count;
-  int turn = own ? -1 : 0;  // the quarter of the warps whose slot is next
+  int turn = own ? -1 : 0;  // the group whose slots are next
   if (own) left += kStepSlotKeys;
 #pragma unroll 1
   for (; left > 0; left -= kStepSlotKeys) {
-    const bool mine = turn < 0 || c.warp / kChunks == turn;
-    const int chunk = turn < 0 ? 0 : c.warp % kChunks;
+    const bool mine = turn < 0 || c.warp / kStepSlotWarps == turn;
+    const int chunk = turn < 0 ? 0 : c.warp % kStepSlotWarps;
     const int keys = turn < 0 ? 1 : min(kStepSlotKeys, left) - chunk * 16;
     if (mine && keys > 0) {
       attend_chunk(c, b, s, turn < 0, static_cast<std::uint32_t>(chunk * 4 * kStepPitch), keys,
                    scale);
-    } else {
-      c.pass_slots(2, at_once);
+    } else if (mine) {
+      skip_chunk(c);
     }
-    turn = turn + 1 == kStepWarps / kChunks ? 0 : turn + 1;
+    if (turn >= 0) c.ring.advance(2);
+    if (++turn == kStepGroups) {
+      turn = 0;
+      if (may_run_ahead) consumers_sync();
+    }
   }
 }
 

@@ -43,6 +43,7 @@ struct alignas(128) StepShared {
   Mbarrier routed;
   // The sums of a tile, of each warp: int64 with int8 weights, else float.
   long long partial[kStepPartials][kStepWarps][kStepRows];
+  std::uint16_t scales[kStepPartials][kStepRows];  // of the tile, with int8 weights
   alignas(16) StepStage stage[2];  // this one and the next, for the warps that compute
   alignas(16) StepStage fill_stage[kStepFillers][2];  // the same, for each warp that fills
   alignas(16) float reduce[kStepWarps];
@@ -95,11 +96,8 @@ struct StepRing {
   __device__ std::uint32_t slot_empty() const {
     return empty + static_cast<std::uint32_t>(at) * sizeof(Mbarrier);
   }
-  __device__ void advance() {
-    if (++at == count) {
-      at = 0;
-      phase ^= 1;
-    }
+  __device__ void advance(int by = 1) {
+    for (at += by; at >= count; at -= count) phase ^= 1;
   }
 };
 
@@ -107,7 +105,8 @@ struct StepRing {
 struct StepConsumer {
   StepRing ring;
   int warp, lane;
-  int tiles;  // multiplied so far, over all stages, modulo kTilesRound
+  int tiles;     // multiplied so far, over all stages, modulo kTilesRound
+  int turn = 0;  // the group that has the next slot
   // After so many the warp that finishes, the partial sums used and their phase come again.
   static constexpr int kTilesRound = 2 * kStepPartials * kStepWarps;
 
@@ -128,22 +127,23 @@ struct StepConsumer {
     }
     __syncwarp();
   }
-  __device__ void wait_slot() const { mbarrier_wait(ring.slot_full(), ring.phase); }
-  __device__ void release_slot() {
-    __syncwarp();  // every lane has read
-    if (lane == 0) mbarrier_arrive(ring.slot_empty());
-    ring.advance();
+  // The slots of one's own group: waited for, read and released, by each of its warps. Other
+  // groups' are passed by, without a look.
+  __device__ void wait_slot(const StepRing& own) const {
+    mbarrier_wait(own.slot_full(), own.phase);
   }
-  // Leaves the next slots to other warps. Unless `at_once`, it waits for them all the same: who
-  // released a slot before another warp has released that of the round before would count for it.
-  __device__ void pass_slots(int count, bool at_once) {
-    for (int i = 0; i < count; ++i) {
-      if (lane == 0) {
-        if (!at_once) wait_slot();
-        mbarrier_arrive(ring.slot_empty());
-      }
-      ring.advance();
-    }
+  __device__ void release_slot(const StepRing& own) const {
+    __syncwarp();  // every lane has read
+    if (lane == 0) mbarrier_arrive(own.slot_empty());
+  }
+  // The place of this warp's group in the sequence that begins with the next slot: of
+  // kStepGroups slots it has that one.
+  __device__ int place_of_group() const {
+    return static_cast<int>(static_cast<unsigned>(warp / kStepSlotWarps - turn) % kStepGroups);
+  }
+  __device__ void pass(int slots) {
+    ring.advance(slots);
+    turn = (turn + slots) % kStepGroups;
   }
 };
 

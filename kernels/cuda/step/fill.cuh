@@ -9,7 +9,8 @@
 
 namespace engine::cuda {
 
-// One of the warps that fill the ring; it brings kRows rows of a tile, a lane a row.
+// One of the warps that fill the ring; it brings kRows rows of every slot. All its lanes know the
+// same, and one of them copies.
 struct StepFiller {
   static constexpr int kRows = kStepRows / kStepFillers;
   StepRing ring, oldest;  // the slot to fill, and that of kStepInFlight slots ago
@@ -25,76 +26,138 @@ struct StepFiller {
         lane(lane_of_warp),
         policy(evict_first_policy()) {}
 
-  // Takes the next slot, of which this warp will bring `bytes`. Every lane calls.
-  __device__ void take_slot(unsigned bytes) {
+  // Waits until the next slot is free and few enough are on their way.
+  __device__ void await_slot() {
     mbarrier_wait(ring.slot_empty(), ring.phase ^ 1);
     if (slots >= kStepInFlight) {
       mbarrier_wait(oldest.slot_full(), oldest.phase);
       oldest.advance();
     }
     ++slots;
-    if (lane == 0) mbarrier_arrive_expect(ring.slot_full(), bytes);
-    __syncwarp();  // the bytes are announced before any can arrive
   }
-  __device__ void copy(int offset, const void* source, unsigned bytes) {
+  // One lane: says how many bytes this warp will bring, then brings them.
+  __device__ void announce(unsigned bytes) const {
+    mbarrier_arrive_expect(ring.slot_full(), bytes);
+  }
+  __device__ void copy(int offset, const void* source, unsigned bytes) const {
     bulk_copy(ring.slot() + static_cast<std::uint32_t>(offset), source, bytes, ring.slot_full(),
               policy);
   }
   __device__ void end_slot() { ring.advance(); }
 };
 
-// A tile: the chunks of its rows that exist.
-__device__ inline void fill_tile(StepFiller& f, const char* matrix, const StepStage& stage,
-                                 int tile, int rows, int row_bytes) {
-  const int r = f.warp * StepFiller::kRows + f.lane;
-  const int row = f.lane < StepFiller::kRows ? tile_row(stage, tile, r) : rows;
-  const bool exists = row < rows;
-  const auto existing = static_cast<unsigned>(__popc(__ballot_sync(kFullWarp, exists)));
-  const char* source = matrix + static_cast<std::int64_t>(row) * row_bytes;
-  for (int k = 0; k < row_bytes; k += kStepChunk) {
-    const auto bytes = static_cast<unsigned>(min(kStepChunk, row_bytes - k));
-    f.take_slot(existing * bytes);
-    if (exists) f.copy(r * kStepPitch, source + k, bytes);
-    f.end_slot();
-  }
-}
-
 template <typename T>
 __device__ int weight_row_bytes(const StepStage& stage) {
   return stage.columns * static_cast<int>(stage.int8_weight ? 1 : sizeof(T));
 }
 
-// This block's tiles of a product, or of one expert `slot` of a mixture.
+// Rows of a matrix, and their scales or null.
+struct StepRows {
+  const char* weight;
+  const std::uint16_t* scales;
+  int rows, row_bytes;
+};
+
+// A tile of which rows exist by eights: the warp's rows lie behind each other. The scales of eight
+// rows are one copy, into the padding of the slot's first row.
+__device__ inline void fill_whole_tile(StepFiller& f, const StepRows& m, const StepStage& stage,
+                                       int tile) {
+  constexpr int kWarps = 8 / StepFiller::kRows;  // that share eight rows
+  const int eight = f.warp / kWarps, first = tile_row(stage, tile, eight * 8);
+  const bool exists = first < m.rows, brings_scales = m.scales != nullptr && f.warp % kWarps == 0;
+  const char* source =
+      m.weight +
+      static_cast<std::int64_t>(first + f.warp % kWarps * StepFiller::kRows) * m.row_bytes;
+  const std::uint16_t* scales = m.scales + first;
+  for (int k = 0; k < m.row_bytes; k += kStepChunk) {
+    const auto bytes = static_cast<unsigned>(min(kStepChunk, m.row_bytes - k));
+    const bool with_scales = exists && brings_scales && k == 0;
+    f.await_slot();
+    if (elect_one()) {
+      f.announce((exists ? StepFiller::kRows * bytes : 0) + (with_scales ? 16 : 0));
+      if (exists) {
+#pragma unroll
+        for (int r = 0; r < StepFiller::kRows; ++r) {
+          f.copy((f.warp * StepFiller::kRows + r) * kStepPitch,
+                 source + static_cast<std::int64_t>(r) * m.row_bytes + k, bytes);
+        }
+      }
+      if (with_scales) f.copy(kStepChunk + eight * 16, scales, 16);
+    }
+    __syncwarp();
+    f.end_slot();
+  }
+}
+
+// Any tile: a lane a row, and, in one warp, a lane a scale.
+__device__ inline void fill_any_tile(StepFiller& f, const StepRows& m, const StepStage& stage,
+                                     int tile) {
+  const int r = f.warp * StepFiller::kRows + f.lane;
+  const int row = f.lane < StepFiller::kRows ? tile_row(stage, tile, r) : m.rows;
+  const bool exists = row < m.rows;
+  const auto existing = static_cast<unsigned>(__popc(__ballot_sync(kFullWarp, exists)));
+  const char* source = m.weight + static_cast<std::int64_t>(row) * m.row_bytes;
+  const int scale_row = m.scales != nullptr && f.warp == 0 && f.lane < kStepRows
+                            ? tile_row(stage, tile, f.lane)
+                            : m.rows;
+  for (int k = 0; k < m.row_bytes; k += kStepChunk) {
+    const auto bytes = static_cast<unsigned>(min(kStepChunk, m.row_bytes - k));
+    f.await_slot();
+    if (k == 0 && scale_row < m.rows) {
+      store_shared_u16(f.ring.slot() + kStepChunk + static_cast<std::uint32_t>(f.lane * 2),
+                       m.scales[scale_row]);
+    }
+    __syncwarp();  // the scales are there before the slot can be full
+    if (f.lane == 0) f.announce(existing * bytes);
+    __syncwarp();  // the bytes are announced before any can arrive
+    if (exists) f.copy(r * kStepPitch, source + k, bytes);
+    f.end_slot();
+  }
+}
+
+__device__ inline void fill_tile(StepFiller& f, const StepRows& m, const StepStage& stage,
+                                 int tile) {
+  if (stage.by_eight) {
+    fill_whole_tile(f, m, stage, tile);
+  } else {
+    fill_any_tile(f, m, stage, tile);
+  }
+}
+
+// A tile of matrix `index` of those that lie behind each other.
+template <typename T>
+__device__ void fill_matrix_tile(StepFiller& f, const StepStage& stage, int index, int tile) {
+  const int row_bytes = weight_row_bytes<T>(stage);
+  const std::int64_t first = static_cast<std::int64_t>(index) * stage.rows;
+  const StepRows matrix{static_cast<const char*>(stage.weight) + first * row_bytes,
+                        stage.int8_weight ? stage.scales + first : nullptr, stage.rows, row_bytes};
+  fill_tile(f, matrix, stage, tile);
+}
+
+// This block's tiles of a product, or of the experts of a mixture.
 template <typename T>
 __device__ void fill_product(StepFiller& f, StepShared& b, const StepStage& stage) {
-  const int row_bytes = weight_row_bytes<T>(stage);
   const int per_matrix = stage.top_k > 0 ? stage.tiles / stage.top_k : stage.tiles;
   for (int t = step_first_tile(b.block, b.blocks, stage.rotation); t < stage.tiles; t += b.blocks) {
-    const std::int64_t first =
-        stage.top_k > 0 ? static_cast<std::int64_t>(b.chosen[t / per_matrix]) * stage.rows : 0;
-    fill_tile(f, static_cast<const char*>(stage.weight) + first * row_bytes, stage, t % per_matrix,
-              stage.rows, row_bytes);
+    fill_matrix_tile<T>(f, stage, stage.top_k > 0 ? b.chosen[t / per_matrix] : 0, t % per_matrix);
   }
 }
 
 template <typename T>
-__device__ void fill_router(StepFiller& f, StepShared& b, const StepStage& stage) {
+__device__ void fill_router(StepFiller& f, const StepStage& stage) {
   StepStage rows{};  // in their own order
-  const int row_bytes = stage.columns * static_cast<int>(sizeof(T));
-  for (int tile = 0; tile * kStepRows < stage.experts; ++tile) {
-    fill_tile(f, static_cast<const char*>(stage.router), rows, tile, stage.experts, row_bytes);
-  }
+  rows.by_eight = stage.experts % 8 == 0;
+  const StepRows router{static_cast<const char*>(stage.router), nullptr, stage.experts,
+                        stage.columns * static_cast<int>(sizeof(T))};
+  for (int tile = 0; tile * kStepRows < stage.experts; ++tile) fill_tile(f, router, rows, tile);
 }
 
 template <typename T>
 __device__ void fill_moe_down(StepFiller& f, StepShared& b, const StepStage& stage) {
-  const int row_bytes = weight_row_bytes<T>(stage);
   for (int s = 0; s < stage.top_k; ++s) {
-    const std::int64_t first = static_cast<std::int64_t>(b.chosen[s]) * stage.rows;
     for (int t = step_first_tile(b.block, b.blocks, stage.rotation); t < stage.tiles;
          t += b.blocks) {
-      fill_tile(f, static_cast<const char*>(stage.weight) + first * row_bytes, stage, t, stage.rows,
-                row_bytes);
+      fill_matrix_tile<T>(f, stage, b.chosen[s], t);
     }
   }
 }
@@ -103,7 +166,7 @@ template <typename T>
 __device__ void fill_attention(StepFiller& f, StepShared& b, const StepStage& stage) {
   const int position = step_position(b, stage), first = first_key_of(stage, position);
   const StepSplit split = step_split(position + 1 - first, stage.group, stage.kv_heads, b.blocks);
-  const int group = f.warp * StepFiller::kRows + f.lane;  // of four keys: a row of a slot
+  const int key_bytes = stage.head_size * static_cast<int>(sizeof(T));
   for (int i = step_first_tile(b.block, b.blocks, stage.rotation); i < split.units * split.splits;
        i += b.blocks) {
     const AttentionItem item = attention_item(stage, split, first, position, i);
@@ -111,15 +174,25 @@ __device__ void fill_attention(StepFiller& f, StepShared& b, const StepStage& st
     const T* values = static_cast<const T*>(stage.v) + item.kv * stage.v_head;
     const int end = min(item.end, position);
     for (int key = item.begin; key < end; key += kStepSlotKeys) {
-      const std::int64_t at = static_cast<std::int64_t>(key + 4 * group) * stage.head_size;
-      const int keys_of_group = f.lane < StepFiller::kRows ? min(4, end - key - 4 * group) : 0;
-      const unsigned bytes = static_cast<unsigned>(max(keys_of_group, 0) * stage.head_size) *
-                             static_cast<unsigned>(sizeof(T));
-      const unsigned of_warp = __reduce_add_sync(kFullWarp, bytes);
+      // Keys of this warp, four to a row of the slot.
+      const int first = key + f.warp * StepFiller::kRows * 4;
+      const std::int64_t at = static_cast<std::int64_t>(first) * stage.head_size;
+      const int count = max(0, min(end - first, StepFiller::kRows * 4));
 #pragma unroll
       for (int part = 0; part < 2; ++part) {
-        f.take_slot(of_warp);
-        if (bytes > 0) f.copy(group * kStepPitch, (part == 0 ? keys : values) + at, bytes);
+        const T* source = (part == 0 ? keys : values) + at;
+        f.await_slot();
+        if (elect_one()) {
+          f.announce(static_cast<unsigned>(count * key_bytes));
+#pragma unroll
+          for (int r = 0; r < StepFiller::kRows; ++r) {
+            if (count <= r * 4) break;
+            f.copy((f.warp * StepFiller::kRows + r) * kStepPitch,
+                   source + static_cast<std::int64_t>(r) * 4 * stage.head_size,
+                   static_cast<unsigned>(min(4, count - r * 4) * key_bytes));
+          }
+        }
+        __syncwarp();
         f.end_slot();
       }
     }
@@ -137,7 +210,7 @@ __device__ void fill_stage(StepFiller& f, StepShared& b, const StepStage& stage)
     case StepKind::kAttention:
       return fill_attention<T>(f, b, stage);
     case StepKind::kMoeUp: {
-      fill_router<T>(f, b, stage);
+      fill_router<T>(f, stage);
       mbarrier_wait(shared_address(&b.routed), f.routes++ & 1);
       return fill_product<T>(f, b, stage);
     }

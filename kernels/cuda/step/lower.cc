@@ -65,6 +65,14 @@ bool join_position(StepPosition* program, const StepPosition& at) {
   return true;
 }
 
+// Whether the rows of every tile, in both halves of one of pairs, exist by eights, and their scales
+// are whole vectors.
+bool comes_by_eight(const StepStage& stage) {
+  const bool scale_vectors =
+      !stage.int8_weight || reinterpret_cast<std::uintptr_t>(stage.scales) % 16 == 0;
+  return stage.rows % 8 == 0 && stage.half % 8 == 0 && scale_vectors;
+}
+
 // Appends stages made for elements of `dtype`, which need `x_bytes`, and `at` of the position;
 // deals out their tiles.
 bool append(const CudaArch& arch, StepProgram* program, DType dtype, std::size_t x_bytes,
@@ -81,6 +89,7 @@ bool append(const CudaArch& arch, StepProgram* program, DType dtype, std::size_t
   for (StepStage stage : stages) {
     if (!connect_inputs(&joined, &stage) || !keeps_order(joined, stage)) return false;
     drop_overwritten(&joined, stage);
+    stage.by_eight = comes_by_eight(stage);
     stage.rotation = joined.tiles;
     joined.tiles = (joined.tiles + stage.tiles) % arch.sms;
     joined.stages.push_back(stage);

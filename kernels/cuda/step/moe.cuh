@@ -48,15 +48,13 @@ __device__ __noinline__ void run_moe_down() {
   for (int s = 0; s < stage.top_k; ++s) {
     if (s > 0) consumers_sync();  // nobody reads the x of the expert before
     prepare_operand<T>(stage, s);
-    const std::int64_t base = static_cast<std::int64_t>(b.chosen[s]) * stage.rows;
     const float share = b.share[s];
     int open = 0;
     for (int t = step_first_tile(b.block, b.blocks, stage.rotation); t < stage.tiles;
          t += b.blocks, ++open) {
       run_tile<T, Sum>(
-          c, b, x, row_bytes, [&] { return fetch_finish(b, stage, t, base, c.lane); },
+          c, b, x, row_bytes, [&] { return fetch_finish(b, stage, t, c.lane); },
           [&](float total, TileFinish finish) {
-            if constexpr (kInt8) total = total * b.unit * b.tiny * finish.scale_value();
             float& sum = b.open[open][c.lane % kStepRows];
             const float so_far = (s == 0 ? 0.0f : sum) + share * total;
             if (s + 1 < stage.top_k) {

@@ -8,9 +8,10 @@
 // and lane (g, d) has the sum of digit d; other columns hold copies, whose sums nobody reads. The
 // order in which the elements of K meet is free as long as both sides agree, so rows stay as the
 // checkpoint has them, nothing is converted and no register is moved.
-// Each warp takes 64 bytes of every row of a slot. The warps' sums are added in order by one of
-// them, which changes from tile to tile and then finishes the rows. int8: the int32 sums are exact,
-// and so is their total; it is rounded once.
+// A group of four warps takes a slot, each 256 bytes of every row, and the next group the next
+// slot. The warps' sums are added, in the order of the slots, by one of them, which changes from
+// tile to tile and then finishes the rows. int8: the int32 sums are exact, and so is their total;
+// it is rounded once. The scales of a tile come with its first slot, behind the first row.
 #pragma once
 
 #include <type_traits>
@@ -34,34 +35,64 @@ __device__ void multiply(int (&sums)[4], uint4 row, uint2 x) {
 template <typename Sum>
 struct TileSums {
   Sum upper[4] = {}, lower[4] = {};
+  unsigned scale = 0;  // int8: bits of that of row lane % 16, in the group that has the first slot
 };
 
-// The warp's part of one tile; `x` is the lane's column, at a shared address.
+// The warp's part of one slot, whose lane begins at `place` and in x at `x`.
 template <typename T, typename Sum>
-__device__ TileSums<Sum> multiply_tile(StepConsumer& c, std::uint32_t x, int row_bytes) {
-  TileSums<Sum> sums;
-  const int within = c.warp * 64 + c.lane % 4 * 16;
-  const auto offset = static_cast<std::uint32_t>(c.lane / 4 * kStepPitch + within);
-  for (int k = 0; k < row_bytes; k += kStepChunk) {
-    c.wait_slot();
-    const std::uint32_t place = c.ring.slot() + offset;
-    if (k + kStepChunk <= row_bytes) {
-      const uint4 upper = load_shared(place), lower = load_shared(place + 8 * kStepPitch);
-      const uint2 value = load_shared_pair(x + static_cast<std::uint32_t>(k));
-      multiply<T>(sums.upper, upper, value);
-      multiply<T>(sums.lower, lower, value);
-    } else {  // past the end of a row there may be NaN
-      uint4 upper = make_uint4(0, 0, 0, 0), lower = upper;
-      uint2 value = make_uint2(0, 0);
-      if (k + within < row_bytes) {
-        upper = load_shared(place);
-        lower = load_shared(place + 8 * kStepPitch);
-        value = load_shared_pair(x + static_cast<std::uint32_t>(k));
-      }
-      multiply<T>(sums.upper, upper, value);
-      multiply<T>(sums.lower, lower, value);
+__device__ void multiply_slot(TileSums<Sum>& sums, std::uint32_t place, std::uint32_t x) {
+#pragma unroll
+  for (unsigned k = 0; k < kStepPart; k += 64) {
+    const uint4 upper = load_shared(place + k), lower = load_shared(place + 8 * kStepPitch + k);
+    const uint2 value = load_shared_pair(x + k);
+    multiply<T>(sums.upper, upper, value);
+    multiply<T>(sums.lower, lower, value);
+  }
+}
+// The same where only the first `bytes` from the lane's beginning on exist; past them there may be
+// NaN.
+template <typename T, typename Sum>
+__device__ void multiply_some(TileSums<Sum>& sums, std::uint32_t place, std::uint32_t x,
+                              int bytes) {
+#pragma unroll 1
+  for (int k = 0; k < kStepPart; k += 64) {
+    uint4 upper = make_uint4(0, 0, 0, 0), lower = upper;
+    uint2 value = make_uint2(0, 0);
+    if (k < bytes) {
+      const auto skip = static_cast<std::uint32_t>(k);
+      upper = load_shared(place + skip);
+      lower = load_shared(place + 8 * kStepPitch + skip);
+      value = load_shared_pair(x + skip);
     }
-    c.release_slot();
+    multiply<T>(sums.upper, upper, value);
+    multiply<T>(sums.lower, lower, value);
+  }
+}
+
+// The warp's part of one tile, whose slots from `first` on, every kStepGroups-th, are its group's;
+// `x` is the lane's column, at a shared address.
+template <typename T, typename Sum>
+__device__ TileSums<Sum> multiply_tile(const StepConsumer& c, std::uint32_t x, int row_bytes,
+                                       int first) {
+  TileSums<Sum> sums;
+  const int within = c.warp % kStepSlotWarps * kStepPart + c.lane % 4 * 16;
+  const auto offset = static_cast<std::uint32_t>(c.lane / 4 * kStepPitch + within);
+  StepRing own = c.ring;
+  own.advance(first);
+  for (int k = first * kStepChunk; k < row_bytes; k += kStepGroups * kStepChunk) {
+    c.wait_slot(own);
+    const std::uint32_t place = own.slot() + offset, column = x + static_cast<std::uint32_t>(k);
+    if (std::is_same_v<Sum, int> && k == 0) {
+      sums.scale = load_shared_u16(own.slot() + kStepChunk +
+                                   static_cast<std::uint32_t>(c.lane % kStepRows * 2));
+    }
+    if (k + kStepChunk <= row_bytes) {
+      multiply_slot<T>(sums, place, column);
+    } else {
+      multiply_some<T>(sums, place, column, row_bytes - k - within);
+    }
+    c.release_slot(own);
+    own.advance(kStepGroups);
   }
   return sums;
 }
@@ -109,23 +140,17 @@ __device__ inline float total_of(int, const long long (*partial)[kStepRows], int
 // they were stored, so that nothing waits for them.
 struct TileFinish {
   int row;  // of lane % kStepRows
-  unsigned short scale = 0, residual_half = 0;
+  unsigned short residual_half = 0;
   float residual = 0.0f;
   int head, d;  // kRope: of the row
-
-  __device__ float scale_value() const {
-    return __uint_as_float(static_cast<std::uint32_t>(scale) << 16);
-  }
 };
 
-// `base` is the first row of the tile's matrix in the joined weight.
 __device__ inline TileFinish fetch_finish(const StepShared& b, const StepStage& stage, int tile,
-                                          std::int64_t base, int lane) {
+                                          int lane) {
   TileFinish finish;
   const int row = tile_row(stage, tile, lane % kStepRows);
   finish.row = row;
   if (row >= stage.rows) return finish;
-  if (stage.int8_weight) finish.scale = stage.scales[base + row];
   if (stage.epilogue == StepEpilogue::kStore && stage.residual != nullptr) {
     if (stage.residual_exchange >= 0) {
       finish.residual_half = load_relaxed(b.exchange + stage.residual_exchange + row);
@@ -197,8 +222,8 @@ __device__ void finish_tile(const StepShared& b, const StepStage& stage, float v
   }
 }
 
-// All warps multiply a tile; one of them calls done(total of row lane % 16, fetched) at the end,
-// with fetched = fetch() asked for at the start.
+// All warps multiply a tile; one of them calls done(total of row lane % 16, scaled, fetched) at the
+// end, with fetched = fetch() asked for at the start.
 template <typename T, typename Sum, typename Fetch, typename Done>
 __device__ void run_tile(StepConsumer& c, StepShared& b, std::uint32_t x, int row_bytes,
                          Fetch fetch, Done done) {
@@ -208,15 +233,24 @@ __device__ void run_tile(StepConsumer& c, StepShared& b, std::uint32_t x, int ro
   ++c.tiles;
   TileFinish finish{};
   if (finishes) finish = fetch();
-  const TileSums<Sum> sums = multiply_tile<T, Sum>(c, x, row_bytes);
+  const int first = c.place_of_group(), part = first * kStepSlotWarps + c.warp % kStepSlotWarps;
+  const TileSums<Sum> sums = multiply_tile<T, Sum>(c, x, row_bytes, first);
+  c.pass((row_bytes + kStepChunk - 1) / kStepChunk);
   mbarrier_wait(shared_address(&b.taken[buffer]),
                 phase ^ 1);  // the sums that were here are used up
-  leave_sums(sums, b.partial[buffer], c.warp, c.lane);
+  leave_sums(sums, b.partial[buffer], part, c.lane);
+  if (std::is_same_v<Sum, int> && part == 0 && c.lane < kStepRows) {
+    b.scales[buffer][c.lane] = static_cast<std::uint16_t>(sums.scale);
+  }
   __syncwarp();
   if (c.lane == 0) mbarrier_arrive(shared_address(&b.summed[buffer]));
   if (!finishes) return;
   mbarrier_wait(shared_address(&b.summed[buffer]), phase);
-  const float total = total_of(Sum{}, b.partial[buffer], c.lane);
+  float total = total_of(Sum{}, b.partial[buffer], c.lane);
+  if constexpr (std::is_same_v<Sum, int>) {
+    const std::uint32_t scale = b.scales[buffer][c.lane % kStepRows];  // bf16
+    total = total * b.unit * b.tiny * __uint_as_float(scale << 16);
+  }
   __syncwarp();
   if (c.lane == 0) mbarrier_arrive(shared_address(&b.taken[buffer]));
   done(total, finish);
@@ -226,7 +260,7 @@ __device__ void run_tile(StepConsumer& c, StepShared& b, std::uint32_t x, int ro
 template <typename T, typename Sum>
 __device__ std::uint32_t operand_column(const StepOperand<T>& operand, int warp, int lane) {
   const int column = lane / 4;
-  const int within = warp * 64 + lane % 4 * 16 + column % 2 * 8;
+  const int within = warp % kStepSlotWarps * kStepPart + lane % 4 * 16 + column % 2 * 8;
   std::uint32_t base = shared_address(operand.values);
   if constexpr (std::is_same_v<Sum, int>) {
     base = shared_address(operand.digits + min(column / 2, kStepDigits - 1) * operand.plane);
@@ -248,11 +282,9 @@ __device__ __noinline__ void run_product() {
   const int per_matrix = mixture ? stage.tiles / stage.top_k : stage.tiles;
   for (int t = step_first_tile(b.block, b.blocks, stage.rotation); t < stage.tiles; t += b.blocks) {
     const int slot = mixture ? t / per_matrix : 0, tile = t - slot * per_matrix;
-    const std::int64_t base = mixture ? static_cast<std::int64_t>(b.chosen[slot]) * stage.rows : 0;
     run_tile<T, Sum>(
-        c, b, x, row_bytes, [&] { return fetch_finish(b, stage, tile, base, c.lane); },
+        c, b, x, row_bytes, [&] { return fetch_finish(b, stage, tile, c.lane); },
         [&](float total, TileFinish finish) {
-          if constexpr (kInt8) total = total * b.unit * b.tiny * finish.scale_value();
           finish_tile<T>(b, stage, total, finish, slot * stage.half, c.lane);
         });
   }

@@ -39,6 +39,7 @@ struct alignas(16) StepStage {
   StepKind kind = StepKind::kProduct;
   StepEpilogue epilogue = StepEpilogue::kStore;
   bool int8_weight = false;  // else of the program's element type T
+  bool by_eight = false;     // rows, and their scales, exist and are aligned by eights
   bool f32_out = false;      // kStore: out and residual are f32, else T
   bool stores_out = true;    // else a later stage overwrites out, and the exchange alone gets it
   // Tiles of kStepRows rows that the stage is cut into; block b has those that
@@ -94,8 +95,14 @@ inline constexpr int kStepConsumers = kStepWarps * 32;
 inline constexpr int kStepHeldVectors = 8;
 inline constexpr int kStepMaxColumns = kStepHeldVectors * 8 * kStepConsumers;
 inline constexpr int kStepThreads = kStepConsumers + kStepFillers * 32;
-// Bytes of a row in one slot of the ring: 64 a warp.
-inline constexpr int kStepChunk = kStepWarps * 64;
+// Warps that share a slot of the ring, each a part of its columns; meanwhile other groups of as
+// many have the slots behind it. So a warp waits once for four times as much as if all shared every
+// slot.
+inline constexpr int kStepSlotWarps = 4;
+inline constexpr int kStepGroups = kStepWarps / kStepSlotWarps;
+// Bytes of a row in one slot of the ring, and those of them that are a warp's.
+inline constexpr int kStepChunk = 1024;
+inline constexpr int kStepPart = kStepChunk / kStepSlotWarps;
 // Slots that may be on their way at a time. More would not raise the rate, only make every other
 // access of the multiprocessor queue behind them.
 inline constexpr int kStepInFlight = 3;
@@ -103,7 +110,9 @@ inline constexpr int kStepInFlight = 3;
 inline constexpr int kStepPitch = kStepChunk + 64;
 inline constexpr int kStepSlotBytes = kStepRows * kStepPitch;
 inline constexpr int kStepMaxSlots = 16;
-inline constexpr int kStepMinSlots = 3;
+// A group waits for a slot by the parity of its rounds, so it may not be a round ahead of what has
+// arrived: its slot before is kStepGroups back, and all is there that is kStepInFlight behind that.
+inline constexpr int kStepMinSlots = kStepGroups + kStepInFlight;
 // Digits of x, most of the experts that a token chooses, of experts, of stages, of tiles that a
 // block sums up over several experts.
 inline constexpr int kStepDigits = 3;

@@ -95,13 +95,66 @@ VectorGemvPlan choose_vector_gemv(const CudaArch& arch, const VectorGemvProblem&
   return plan;
 }
 
+Sm90GemvPlan choose_sm90_gemv(const CudaArch& arch, const VectorGemvProblem& problem) {
+  Sm90GemvPlan plan;
+  // x of a slice is in registers, as digits of three bytes where weights are int8: those of f32
+  // would lose some of its bits.
+  const bool exact = problem.weight != QuantFormat::kInt8 || problem.x != DType::kF32;
+  if (!arch.hopper() || !problem.aligned || !exact) return plan;
+  if (problem.rows < 1 || problem.slots > kVectorGemvSlots) return plan;
+  if (problem.columns < kSm90GemvSlice || problem.columns > kSm90GemvWarps * kSm90GemvSlice) {
+    return plan;
+  }
+  const std::int64_t blocks = std::min<std::int64_t>(problem.rows, arch.sms);
+  const std::int64_t rows = ceil_div(problem.rows, blocks);
+  const std::int64_t slices = ceil_div(problem.columns, std::int64_t{kSm90GemvSlice});
+  const std::int64_t groups = std::min(kSm90GemvWarps / slices, rows);
+  const std::int64_t sums = ceil_div(rows * slices * 4, std::int64_t{16}) * 16;
+  if (sums > kSm90GemvSumBytes) return plan;
+  constexpr std::int64_t kStatic = 1024;  // for what the kernel declares itself
+  const std::int64_t stage = groups * format_info(problem.weight).row_bytes(problem.columns);
+  const std::int64_t room = static_cast<std::int64_t>(arch.shared_bytes) - kStatic - sums;
+  const std::int64_t stages =
+      std::min<std::int64_t>({room / stage, ceil_div(rows, groups), kSm90GemvStages});
+  plan.serves = stages >= 1;
+  plan.blocks = static_cast<int>(blocks);
+  plan.block_rows = static_cast<int>(problem.rows / blocks);
+  plan.more_rows = static_cast<int>(problem.rows % blocks);
+  plan.slices = static_cast<int>(slices);
+  plan.row_groups = static_cast<int>(groups);
+  plan.stages = static_cast<int>(stages);
+  plan.ring_bytes = static_cast<std::size_t>(stages * stage);
+  plan.shared_bytes = plan.ring_bytes + static_cast<std::size_t>(sums);
+  return plan;
+}
+
 LayerNormPlan choose_layernorm(const CudaArch& arch, std::int64_t tokens, std::int64_t width,
                                DType x, bool aligned) {
   LayerNormPlan plan;
-  const std::int64_t per = 16 / static_cast<std::int64_t>(dtype_size(x));
-  const std::int64_t threads = ceil_div(ceil_div(width, per * kLayerNormVectors), 32) * 32;
-  if (!aligned || width % per != 0 || threads > kLayerNormThreads) return plan;
-  plan.in_registers = true;
+  const std::int64_t bytes = width * static_cast<std::int64_t>(dtype_size(x));
+  if (!aligned || tokens == 0 || bytes == 0 || bytes % 16 != 0) return plan;
+  const auto threads_for = [&](std::int64_t vectors) {
+    return ceil_div(ceil_div(bytes / 16, vectors), 32) * 32;
+  };
+  if (const std::int64_t threads = threads_for(kSm90LayerNormVectors);
+      arch.hopper() && threads <= kSm90LayerNormThreads) {
+    plan.kernel = LayerNormKernel::kSm90;
+    plan.blocks = static_cast<int>(std::min<std::int64_t>(tokens, arch.sms));
+    const std::int64_t rows = ceil_div(tokens, plan.blocks);
+    const std::int64_t groups = std::min(kSm90LayerNormThreads / threads, rows);
+    constexpr std::size_t kStatic = 4096;  // for what the kernel declares itself
+    const auto room = static_cast<std::int64_t>(arch.shared_bytes - kStatic);
+    const std::int64_t slots = std::min<std::int64_t>(
+        {ceil_div(rows, groups), room / (groups * bytes), kSm90LayerNormSlots});
+    plan.group_threads = static_cast<int>(threads);
+    plan.threads = static_cast<int>(threads * groups);
+    plan.slots = static_cast<int>(slots);
+    plan.shared_bytes = static_cast<std::size_t>(groups * slots * bytes);
+    return plan;
+  }
+  const std::int64_t threads = threads_for(kLayerNormVectors);
+  if (threads > kLayerNormThreads) return plan;
+  plan.kernel = LayerNormKernel::kRegisters;
   plan.threads = static_cast<int>(threads);
   // No more than 16 blocks, which every architecture can hold.
   const std::int64_t resident = std::min<std::int64_t>(kLayerNormThreads / threads, 16);

@@ -87,6 +87,7 @@ struct VectorGemvProblem {
   std::int64_t rows = 1;     // of all the matrices together
   std::int64_t columns = 1;  // K
   std::int64_t slots = 0;    // matrices chosen on the device; 0: none is
+  DType x = DType::kBF16;
   QuantFormat weight = QuantFormat::kBF16;
   // x and the rows of the weight start on multiples of 16 bytes.
   bool aligned = true;
@@ -105,13 +106,42 @@ inline constexpr int kVectorGemvDepth = 8;
 inline constexpr std::int64_t kVectorGemvSlots = 32;
 VectorGemvPlan choose_vector_gemv(const CudaArch& arch, const VectorGemvProblem& problem);
 
+// The same on Hopper (sm90_vector_gemv.cu), a block a multiprocessor.
+struct Sm90GemvPlan {
+  bool serves = false;
+  int blocks = 1;
+  int block_rows = 1, more_rows = 0;  // of a block; blocks that have one more
+  int slices = 1, row_groups = 1;     // of warps: a row's columns, and rows at a time
+  int stages = 1;                     // of `row_groups` rows, in flight
+  std::size_t ring_bytes = 0, shared_bytes = 0;
+};
+inline constexpr int kSm90GemvWarps = 16;    // that multiply
+inline constexpr int kSm90GemvSlice = 1024;  // columns of a warp
+inline constexpr int kSm90GemvStages = 16;   // at most
+// Bytes that a block may have for the sums of its rows' slices.
+inline constexpr std::int64_t kSm90GemvSumBytes = 24 * 1024;
+Sm90GemvPlan choose_sm90_gemv(const CudaArch& arch, const VectorGemvProblem& problem);
+
+enum class LayerNormKernel {
+  kSm90,       // rows ahead by bulk copies, groups of warps, parameters in registers
+  kRegisters,  // rows and parameters in registers
+  kPlain,      // any width and alignment: passes over a row three times
+};
+
 struct LayerNormPlan {
-  bool in_registers = false;  // the row is held in registers, or passed over three times
+  LayerNormKernel kernel = LayerNormKernel::kPlain;
   int blocks = 1, threads = 32;
+  // kSm90: threads that share a row, rows that they have in flight, and what a block has of them.
+  int group_threads = 32, slots = 1;
+  std::size_t shared_bytes = 0;
 };
 inline constexpr int kLayerNormThreads = 1024;
 // Vectors of 16 bytes that a thread holds.
 inline constexpr int kLayerNormVectors = 2;
+inline constexpr int kSm90LayerNormThreads = 512;
+inline constexpr int kSm90LayerNormVectors = 4;
+// Most rows in flight of a group.
+inline constexpr int kSm90LayerNormSlots = 8;
 // `aligned`: x, out, weight and bias start, and step, on multiples of 16 bytes.
 LayerNormPlan choose_layernorm(const CudaArch& arch, std::int64_t tokens, std::int64_t width,
                                DType x, bool aligned);

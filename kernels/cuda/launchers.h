@@ -16,6 +16,7 @@ void kv_append(CudaContext& context, const KvAppendCall& call);
 void silu_mul(CudaContext& context, const SiluMulCall& call);
 void add(CudaContext& context, const AddCall& call);
 void layernorm(CudaContext& context, const LayerNormCall& call);
+void sm90_layernorm(CudaContext& context, const LayerNormCall& call, const LayerNormPlan& plan);
 void gelu(CudaContext& context, const GeluCall& call);
 void gather_gemv(CudaContext& context, const GatherGemvCall& call);
 void sample(CudaContext& context, const SampleCall& call);

@@ -15,34 +15,12 @@
 #include "kernels/cuda/device/vec.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/launchers.h"
+#include "kernels/cuda/layernorm_rows.cuh"
 
 namespace engine::cuda {
 namespace {
 
 constexpr int kPlainThreads = 256;
-
-struct LayerNormRows {
-  void* out;      // (T, D)
-  const void* x;  // (T, D)
-  std::int64_t out_stride, x_stride;
-  const void *weight, *bias;  // (D)
-  bool f32_weights;
-  int tokens, width;
-  float eps;
-};
-
-template <typename T>
-__device__ void load_parameters(const void* from, bool f32, int d, float (&value)[kPerVector<T>]) {
-  if (!f32) {
-    unpack<T>(load_vector(static_cast<const T*>(from) + d), value);
-    return;
-  }
-#pragma unroll
-  for (int i = 0; i < kPerVector<T>; i += 4) {
-    const float4 four = *reinterpret_cast<const float4*>(static_cast<const float*>(from) + d + i);
-    value[i] = four.x, value[i + 1] = four.y, value[i + 2] = four.z, value[i + 3] = four.w;
-  }
-}
 
 // The sum over the block with a single barrier. Calls take turns with two arrays `partial`, so that
 // one is not overwritten while a slow warp still reads it.
@@ -151,23 +129,15 @@ __global__ void __launch_bounds__(kPlainThreads) layernorm_plain_kernel(const La
 }  // namespace
 
 void layernorm(CudaContext& context, const LayerNormCall& call) {
-  const LayerNormRows p{.out = call.out.data,
-                        .x = call.x.data,
-                        .out_stride = call.out.stride(0),
-                        .x_stride = call.x.stride(0),
-                        .weight = call.weight.data,
-                        .bias = call.bias.data,
-                        .f32_weights = call.weight.dtype == DType::kF32,
-                        .tokens = static_cast<int>(call.x.size(0)),
-                        .width = static_cast<int>(call.x.size(1)),
-                        .eps = call.eps};
+  const LayerNormRows p = layernorm_rows(call);
   const bool aligned = is_vector_aligned(call.x) && is_vector_aligned(call.out) &&
                        is_vector_aligned(call.weight) && is_vector_aligned(call.bias);
   const LayerNormPlan plan =
       choose_layernorm(context.arch(), call.x.size(0), call.x.size(1), call.x.dtype, aligned);
+  if (plan.kernel == LayerNormKernel::kSm90) return sm90_layernorm(context, call, plan);
   dispatch_float(call.x.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    if (plan.in_registers) {
+    if (plan.kernel == LayerNormKernel::kRegisters) {
       launch(context, layernorm_rows_kernel<T>, to_unsigned(plan.blocks), to_unsigned(plan.threads),
              0, p);
     } else {

@@ -25,6 +25,7 @@
 #include "kernels/cuda/device/vec.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/launchers.h"
+#include "kernels/cuda/layernorm_rows.cuh"
 #include "kernels/cuda/vector_gemv.h"
 
 namespace engine::cuda {
@@ -61,20 +62,6 @@ __device__ void get_vector(const float4* x_shared, int k, float (&value)[kPerVec
 #pragma unroll
   for (int i = 0; i < kPerVector<T>; i += 4) {
     const float4 four = x_shared[place_of<kPer>(k / 4 + i / 4)];
-    value[i] = four.x, value[i + 1] = four.y, value[i + 2] = four.z, value[i + 3] = four.w;
-  }
-}
-
-// Parameters k, k + 1, … of a norm, f32 or of type T.
-template <typename T>
-__device__ void load_parameters(const void* from, bool f32, int k, float (&value)[kPerVector<T>]) {
-  if (!f32) {
-    unpack<T>(load_vector(static_cast<const T*>(from) + k), value);
-    return;
-  }
-#pragma unroll
-  for (int i = 0; i < kPerVector<T>; i += 4) {
-    const float4 four = *reinterpret_cast<const float4*>(static_cast<const float*>(from) + k + i);
     value[i] = four.x, value[i + 1] = four.y, value[i + 2] = four.z, value[i + 3] = four.w;
   }
 }
@@ -276,13 +263,18 @@ void gather_gemv(CudaContext& context, const GatherGemvCall& call) {
                      .count = static_cast<int>(call.count),
                      .experts = call.experts.as<const std::int32_t>(),
                      .experts_stride = call.experts ? call.experts.stride(0) : 0};
-  const VectorGemvPlan plan = choose_vector_gemv(
-      context.arch(), {.rows = slots * outputs,
-                       .columns = call.weight.columns,
-                       .slots = call.experts ? slots : 0,
-                       .weight = call.weight.format,
-                       .aligned = is_vector_aligned(call.x) && is_vector_aligned(call.weight)});
-  vector_gemv(context, p, call.x.dtype, call.weight.format, plan);
+  const VectorGemvProblem problem{
+      .rows = slots * outputs,
+      .columns = call.weight.columns,
+      .slots = call.experts ? slots : 0,
+      .x = call.x.dtype,
+      .weight = call.weight.format,
+      .aligned = is_vector_aligned(call.x) && is_vector_aligned(call.weight)};
+  if (const Sm90GemvPlan plan = choose_sm90_gemv(context.arch(), problem); plan.serves) {
+    return sm90_vector_gemv(context, p, call.x.dtype, call.weight.format, plan);
+  }
+  vector_gemv(context, p, call.x.dtype, call.weight.format,
+              choose_vector_gemv(context.arch(), problem));
 }
 
 }  // namespace engine::cuda

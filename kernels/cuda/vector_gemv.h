@@ -30,5 +30,8 @@ struct VectorGemv {
 
 void vector_gemv(CudaContext& context, const VectorGemv& product, DType x, QuantFormat weight,
                  const VectorGemvPlan& plan);
+// Without norm and bias.
+void sm90_vector_gemv(CudaContext& context, const VectorGemv& product, DType x, QuantFormat weight,
+                      const Sm90GemvPlan& plan);
 
 }  // namespace engine::cuda

@@ -416,19 +416,83 @@ TEST_CASE("a vector's GEMV takes every multiprocessor, and blocks no larger than
   CHECK_FALSE(choose_vector_gemv(arch, {.rows = 330, .columns = 64, .slots = 33}).vectors);
 }
 
-TEST_CASE("a layer norm holds rows in registers up to two vectors a thread") {
+TEST_CASE("a vector's GEMV on Hopper cuts rows into slices, and its ring fits a multiprocessor") {
   const CudaArch arch;
+  const auto plan = [&](std::int64_t size, QuantFormat weight) {
+    const Sm90GemvPlan p =
+        choose_sm90_gemv(arch, {.rows = size, .columns = size, .weight = weight});
+    CHECK(p.serves);
+    CHECK(p.blocks == 132);
+    CHECK(p.slices * p.row_groups <= kSm90GemvWarps);
+    CHECK(p.shared_bytes + 1024 <= arch.shared_bytes);
+    return p;
+  };
+  const Sm90GemvPlan small = plan(1024, QuantFormat::kInt8);
+  CHECK(small.slices == 1);
+  CHECK(small.row_groups == 8);  // as many as a block has rows
+  CHECK(small.stages == 1);
+  const Sm90GemvPlan middle = plan(4096, QuantFormat::kInt8);
+  CHECK(middle.slices == 4);
+  CHECK(middle.row_groups == 4);
+  CHECK(middle.stages == 8);  // all of a block's rows at once
+  CHECK(plan(16384, QuantFormat::kInt8).stages == 13);
+  CHECK(plan(16384, QuantFormat::kBF16).stages == 6);
+  CHECK(plan(5000, QuantFormat::kBF16).row_groups == 3);
+
+  CudaArch portable = arch;
+  portable.path = CudaPath::kPortable;
+  CHECK_FALSE(choose_sm90_gemv(portable, {.rows = 4096, .columns = 4096}).serves);
+  CHECK_FALSE(choose_sm90_gemv(arch, {.rows = 4096, .columns = 512}).serves);
+  CHECK_FALSE(choose_sm90_gemv(arch, {.rows = 4096, .columns = 16400}).serves);
+  CHECK_FALSE(choose_sm90_gemv(arch, {.rows = 4096, .columns = 4096, .aligned = false}).serves);
+  CHECK_FALSE(choose_sm90_gemv(arch, {.rows = 1 << 20, .columns = 4096}).serves);
+  CHECK_FALSE(
+      choose_sm90_gemv(
+          arch, {.rows = 4096, .columns = 4096, .x = DType::kF32, .weight = QuantFormat::kInt8})
+          .serves);
+}
+
+TEST_CASE("a layer norm holds rows in registers up to two vectors a thread") {
+  CudaArch arch;
+  arch.path = CudaPath::kPortable;
   const LayerNormPlan wide = choose_layernorm(arch, 4096, 16384, DType::kBF16, true);
-  CHECK(wide.in_registers);
+  CHECK(wide.kernel == LayerNormKernel::kRegisters);
   CHECK(wide.threads == 1024);
   CHECK(wide.blocks == 132);
   const LayerNormPlan narrow = choose_layernorm(arch, 4096, 1024, DType::kBF16, true);
   CHECK(narrow.threads == 64);
   CHECK(narrow.blocks == 16 * 132);
   CHECK(choose_layernorm(arch, 1, 4096, DType::kBF16, true).blocks == 1);
-  CHECK_FALSE(choose_layernorm(arch, 4, 1024, DType::kBF16, false).in_registers);
-  CHECK_FALSE(choose_layernorm(arch, 4, 1023, DType::kBF16, true).in_registers);
-  CHECK_FALSE(choose_layernorm(arch, 4, 32768, DType::kBF16, true).in_registers);
+  const auto kernel = [&](std::int64_t width, bool aligned) {
+    return choose_layernorm(arch, 4, width, DType::kBF16, aligned).kernel;
+  };
+  CHECK(kernel(1024, false) == LayerNormKernel::kPlain);
+  CHECK(kernel(1023, true) == LayerNormKernel::kPlain);
+  CHECK(kernel(32768, true) == LayerNormKernel::kPlain);
+}
+
+TEST_CASE(
+    "a layer norm on Hopper fills a block with groups of warps, and its ring with their rows") {
+  const CudaArch arch;
+  const auto plan = [&](std::int64_t tokens, std::int64_t width) {
+    const LayerNormPlan p = choose_layernorm(arch, tokens, width, DType::kBF16, true);
+    CHECK(p.kernel == LayerNormKernel::kSm90);
+    CHECK(p.shared_bytes + 4096 <= arch.shared_bytes);
+    return p;
+  };
+  const LayerNormPlan wide = plan(4096, 16384);
+  CHECK(wide.blocks == 132);
+  CHECK(wide.threads == 512);
+  CHECK(wide.group_threads == 512);
+  CHECK(wide.slots == 6);
+  const LayerNormPlan narrow = plan(4096, 1024);
+  CHECK(narrow.threads == 512);
+  CHECK(narrow.group_threads == 32);
+  CHECK(narrow.slots == 2);  // all of a group's rows
+  CHECK(plan(1, 4096).threads == 128);
+  CHECK(plan(1, 4096).blocks == 1);
+  CHECK(choose_layernorm(arch, 4, 1024, DType::kBF16, false).kernel == LayerNormKernel::kPlain);
+  CHECK(choose_layernorm(arch, 4, 16400, DType::kBF16, true).kernel == LayerNormKernel::kPlain);
 }
 
 }  // namespace

@@ -72,7 +72,8 @@ TEST_CASE("gather_gemv of every size and type is within its bound") {
   const std::vector<Problem> problems = {
       {1, 1, 1, {}},         {1, 5, 7, {}},      {3, 7, 43, {2, 0}},      {8, 16, 64, {3, 5}},
       {8, 33, 1024, {3, 5}}, {2, 129, 2064, {}}, {4, 9, 4112, {1, 1, 3}}, {1, 1000, 256, {}},
-      {8, 64, 2048, {7}},    {1, 3, 16384, {}},  {1, 2, 40000, {}}};
+      {8, 64, 2048, {7}},    {1, 3, 16384, {}},  {1, 2, 40000, {}},       {1, 2200, 1040, {}},
+      {3, 300, 4096, {2, 0}}};
   on_every_backend([&](Backend& backend) {
     for (const Problem& problem : problems) {
       for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
@@ -85,7 +86,7 @@ TEST_CASE("gather_gemv of every size and type is within its bound") {
 TEST_CASE("gather_gemv says which expert is out of range, or gives its row as NaN") {
   on_every_backend([](Backend& backend) {
     const DType dtype = DType::kBF16;
-    for (const std::int64_t inputs : {43, 64}) {
+    for (const std::int64_t inputs : {43, 64, 1024}) {
       const UploadedWeight weight(backend, random_matrix(dtype, 2 * 9, inputs, 5));
       const Guarded x(backend, dtype, {inputs}, uniform(inputs, 7, dtype));
       const Guarded chosen(backend, DType::kI32, {3}, Values{1, 2, -1});

@@ -11,8 +11,7 @@
 // in x makes the unit NaN, and with it every sum.
 #pragma once
 
-#include <math_constants.h>
-
+#include "kernels/cuda/device/digits.cuh"
 #include "kernels/cuda/step/exchange.cuh"
 
 namespace engine::cuda {
@@ -83,34 +82,6 @@ __device__ float larger_of(std::uint32_t pair) {
   return to_f32(*reinterpret_cast<const T*>(&most));
 }
 
-// 2^exponent, for exponents of normal numbers.
-__device__ inline float power_of_two(int exponent) {
-  return __uint_as_float(static_cast<std::uint32_t>(exponent + 127) << 23);
-}
-
-// The power of two that brings the largest |x| just under 2²³, in two factors that are both normal;
-// a factor of zero where all of x is zero or something is not finite.
-struct DigitScale {
-  float first = 1.0f, second = 0.0f;
-  float unit = 0.0f, tiny = 1.0f;  // 1 ÷ second, NaN for what is not finite; 1 ÷ first
-
-  __device__ explicit DigitScale(float largest) {
-    if (!isfinite(largest)) unit = CUDART_NAN_F;
-    if (largest == 0.0f || !isfinite(largest)) return;
-    // A subnormal counts as 2^-126: it still gets more digits than it has bits.
-    const int exponent = max(static_cast<int>(__float_as_uint(largest) >> 23), 1) - 127;
-    int shift = 22 - exponent;
-    if (shift > 100) {
-      first = 0x1p64f;
-      tiny = 0x1p-64f;
-      shift -= 64;
-    }
-    if (largest * first * power_of_two(shift) > 8355711.0f) --shift;
-    second = power_of_two(shift);
-    unit = power_of_two(-shift);
-  }
-};
-
 // Words of x in shared memory, in each 16 bytes, are in the order 0, 2, 1, 3: a column of the
 // product reads two of them at once (step/product.cuh).
 __device__ inline uint4 operand_order(uint4 raw) { return make_uint4(raw.x, raw.z, raw.y, raw.w); }
@@ -127,9 +98,7 @@ __device__ void store_digits(std::int8_t* planes, int plane, int k, uint4 raw, D
   std::uint32_t word[8];
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
-    // The bytes of q + 0x808080 are the digits plus 128 each.
-    const int q = __float2int_rn(value[i] * scale.second);
-    word[i] = static_cast<std::uint32_t>(q + 0x808080) ^ 0x808080u;
+    word[i] = digit_word(value[i] * scale.second);
   }
 #pragma unroll
   for (unsigned d = 0; d < kStepDigits; ++d) {

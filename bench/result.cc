@@ -11,6 +11,26 @@ const char* row_dtype(DType dtype) {
   return dtype == DType::kF32 ? "float32" : dtype == DType::kF16 ? "float16" : "bfloat16";
 }
 
+std::string unit_of(const std::string& metric) {
+  const std::size_t open = metric.rfind('(');
+  if (open != std::string::npos && metric.ends_with(')')) {
+    return metric.substr(open + 1, metric.size() - open - 2);
+  }
+  return metric.ends_with("token_per_sec") ? "tokens/s" : "";
+}
+
+std::string without_unit(const std::string& metric) {
+  const std::size_t open = metric.rfind('(');
+  if (open == std::string::npos || !metric.ends_with(')')) return metric;
+  const std::size_t last = metric.find_last_not_of(' ', open == 0 ? 0 : open - 1);
+  return metric.substr(0, last == std::string::npos ? open : last + 1);
+}
+
+bool lower_is_better(const std::string& metric) {
+  const std::string unit = unit_of(metric);
+  return unit == "s" || unit == "ms" || unit == "µs" || unit == "GB" || unit == "nats";
+}
+
 double mean(std::span<const double> values) {
   ENGINE_REQUIRE(!values.empty(), "the mean of no values");
   return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());

@@ -11,7 +11,7 @@ namespace {
 
 std::string text_of(const Value& value) {
   if (const auto* text = std::get_if<std::string>(&value)) return *text;
-  if (const auto* real = std::get_if<double>(&value)) return figure(*real);
+  if (const auto* real = std::get_if<double>(&value)) return concat(*real);  // as it was asked for
   return std::to_string(std::get<std::int64_t>(value));
 }
 
@@ -46,6 +46,7 @@ std::vector<std::string> parts_of(const Result& result) {
 // Results whose bars share a scale have the same key.
 std::string scale_key(const Result& result) {
   std::string key = unit_of(result.metric);
+  if (key.empty()) return lower_is_better(result.metric) ? "less" : "more";
   if (result.metric.starts_with("prefill_")) return concat(key, " prefill");
   const Columns columns = configuration(result);
   if (columns.empty()) return key;
@@ -74,7 +75,6 @@ double largest(const Bar& bar) {
 // What all of `rows` say goes into the title, what tells them apart into the labels.
 BarGroup group_of(const std::vector<const Result*>& rows, std::span<const Peer> peers) {
   BarGroup group;
-  group.unit = unit_of(rows.front()->metric);
   group.lower_is_better = lower_is_better(rows.front()->metric);
   const std::vector<std::string> first = parts_of(*rows.front());
   const auto is_common = [&](const std::string& part) {
@@ -85,7 +85,8 @@ BarGroup group_of(const std::vector<const Result*>& rows, std::span<const Peer> 
   };
   std::vector<std::string> common;
   for (const std::string& part : first) {
-    if (is_common(part)) common.push_back(part);
+    const bool named_by_it = rows.size() == 1 && part == stem_of(*rows.front());
+    if (is_common(part) && !named_by_it) common.push_back(part);
   }
   group.title = joined(common);
   for (const Result* row : rows) {
@@ -94,6 +95,7 @@ BarGroup group_of(const std::vector<const Result*>& rows, std::span<const Peer> 
       if (std::find(common.begin(), common.end(), part) == common.end()) own.push_back(part);
     }
     group.bars.push_back({.label = joined(own),
+                          .unit = unit_of(row->metric),
                           .actual = row->actual,
                           .target = row->target,
                           .ceiling = row->ceiling,
@@ -104,8 +106,9 @@ BarGroup group_of(const std::vector<const Result*>& rows, std::span<const Peer> 
   return group;
 }
 
-// "16 × 16 × 4096 × 128 noop" of the columns of a headline.
-std::string shape_of(const Result& result) {
+// "score_mod, fwd_rate, 16 × 16 × 4096 × 128, noop, bfloat16"; what a unit says by itself is left
+// out: "llama2-7b, bfloat16".
+std::string headline_of(const std::string& experiment, const Result& result) {
   std::string numbers, words;
   for (const auto& [name, value] : configuration(result)) {
     if (std::holds_alternative<std::string>(value)) {
@@ -114,7 +117,9 @@ std::string shape_of(const Result& result) {
       numbers += concat(numbers.empty() ? ", " : " × ", text_of(value));
     }
   }
-  return numbers + words;
+  const std::string metric = without_unit(result.metric);
+  const bool plain = metric == "token_per_sec" || metric == "memory_bandwidth";
+  return concat(experiment, plain ? "" : ", " + metric, numbers, words, ", ", result.dtype);
 }
 
 }  // namespace
@@ -139,32 +144,30 @@ std::vector<BarGroup> bar_groups(const Section& section, std::span<const Peer> p
 
 BarGroup headlines(std::span<const Section> sections, std::span<const Peer> peers) {
   BarGroup group = {.title = "share of the ceiling measured in the same run",
-                    .unit = "%",
                     .lower_is_better = false,
-                    .scale = 100,
+                    .of_ceiling = true,
+                    .scale = 1,
                     .bars = {}};
   for (const Section& section : sections) {
     for (const Result& result : section.results) {
       const bool fits = result.ceiling > 0 && !lower_is_better(result.metric);
       if (!result.headline || !fits) continue;
-      const auto share = [&](double value) { return 100 * value / result.ceiling; };
-      Bar bar = {.label = concat(section.experiment, ", ", stem_of(result), shape_of(result), ", ",
-                                 result.dtype),
-                 .actual = share(result.actual),
-                 .target = share(result.target),
-                 .ceiling = 100,
-                 .peers = peers_of(result, peers),
-                 .headline = true};
-      for (Peer& peer : bar.peers) peer.value = share(peer.value);
-      group.scale = std::max(group.scale, largest(bar));
-      group.bars.push_back(std::move(bar));
+      group.bars.push_back({.label = headline_of(section.experiment, result),
+                            .unit = unit_of(result.metric),
+                            .actual = result.actual,
+                            .target = result.target,
+                            .ceiling = result.ceiling,
+                            .peers = peers_of(result, peers),
+                            .headline = true});
+      group.scale = std::max(group.scale, largest(group.bars.back()) / result.ceiling);
     }
   }
   return group;
 }
 
-double length_percent(const BarGroup& group, double value) {
-  return group.scale > 0 ? std::clamp(100 * value / group.scale, 0.0, 100.0) : 0;
+double length_percent(const BarGroup& group, const Bar& bar, double value) {
+  const double scale = group.of_ceiling ? group.scale * bar.ceiling : group.scale;
+  return scale > 0 ? std::clamp(100 * value / scale, 0.0, 100.0) : 0;
 }
 
 double times_better(const BarGroup& group, double actual, double other) {

@@ -60,4 +60,8 @@ std::string figure(double value) {
   return fixed(value, whole >= 3 ? (whole == 3 ? 1 : 0) : 3 - whole);
 }
 
+std::string with_unit(double value, const std::string& unit) {
+  return figure(value) + (unit.empty() ? "" : " " + unit);
+}
+
 }  // namespace engine::bench

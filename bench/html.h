@@ -14,6 +14,9 @@ std::string escape(std::string_view text);
 // of 1000 or more is whole.
 std::string figure(double value);
 
+// "4540 GB/s"; the figure alone where the unit is empty.
+std::string with_unit(double value, const std::string& unit);
+
 // `digits` behind the point, for coordinates and widths: "12.50".
 std::string fixed(double value, int digits = 2);
 

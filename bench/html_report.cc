@@ -18,19 +18,15 @@ std::string element(const char* tag, const char* classes, const std::string& con
   return concat("<", tag, " class=\"", classes, "\">", content, "</", tag, ">");
 }
 
-std::string with_unit(double value, const std::string& unit) {
-  return figure(value) + (unit.empty() ? "" : " " + unit);
-}
-
 // "target 990 (2.78 ×)".
 std::string against(const BarGroup& group, const std::string& name, double actual, double other) {
   return concat(name, " ", figure(other), " (", figure(times_better(group, actual, other)), " ×)");
 }
 
-std::string mark(const BarGroup& group, const char* classes, double value,
+std::string mark(const BarGroup& group, const Bar& bar, const char* classes, double value,
                  const std::string& what) {
   return concat("<i class=\"mark ", classes,
-                "\" style=\"left:", fixed(length_percent(group, value)), "%\" title=\"",
+                "\" style=\"left:", fixed(length_percent(group, bar, value)), "%\" title=\"",
                 escape(what), "\"></i>");
 }
 
@@ -38,14 +34,14 @@ std::string track(const BarGroup& group, const Bar& bar) {
   std::string out = "<div class=\"track\">";
   const auto length = [&](const char* classes, double value) {
     if (value <= 0) return;
-    out += concat("<i class=\"", classes, "\" style=\"width:", fixed(length_percent(group, value)),
-                  "%\"></i>");
+    out += concat("<i class=\"", classes,
+                  "\" style=\"width:", fixed(length_percent(group, bar, value)), "%\"></i>");
   };
   length("ceiling", bar.ceiling);
   length("actual", bar.actual);
-  if (bar.target > 0) out += mark(group, "target", bar.target, "target " + figure(bar.target));
+  if (bar.target > 0) out += mark(group, bar, "target", bar.target, "target " + figure(bar.target));
   for (const Peer& peer : bar.peers) {
-    out += mark(group, "peer", peer.value, peer.program + " " + figure(peer.value));
+    out += mark(group, bar, "peer", peer.value, peer.program + " " + figure(peer.value));
   }
   return out + "</div>";
 }
@@ -55,8 +51,9 @@ std::string bar_row(const BarGroup& group, const Bar& bar) {
   const auto note = [&](const char* classes, const std::string& text) {
     notes += element("span", classes, escape(text));
   };
-  // Of shares the ceiling is 100 %.
-  if (bar.ceiling > 0 && group.unit != "%") {
+  if (group.of_ceiling) {
+    if (!bar.unit.empty()) note("more", with_unit(bar.actual, bar.unit));
+  } else if (bar.ceiling > 0) {
     note("of-ceiling",
          concat(figure(100 * bar.actual / bar.ceiling), " % of the ceiling ", figure(bar.ceiling)));
   }
@@ -65,8 +62,10 @@ std::string bar_row(const BarGroup& group, const Bar& bar) {
     note("of-peer", against(group, peer.program, bar.actual, peer.value));
   }
   const std::string label = bar.label.empty() ? group.title : bar.label;
+  const std::string value = group.of_ceiling ? figure(100 * bar.actual / bar.ceiling) + " %"
+                                             : with_unit(bar.actual, bar.unit);
   return "<div class=\"bar\">" + element("div", "label", escape(label)) + track(group, bar) +
-         element("div", "value", escape(with_unit(bar.actual, group.unit))) +
+         element("div", "value", escape(value)) +
          (notes.empty() ? "" : element("div", "notes", notes)) + "</div>\n";
 }
 
@@ -80,7 +79,8 @@ std::string bar_rows(const BarGroup& group, bool headlines_alone) {
 
 std::string chart(const BarGroup& group) {
   std::string title = group.title;
-  if (!group.unit.empty()) title += (title.empty() ? "" : ", ") + group.unit;
+  const std::string& unit = group.bars.front().unit;
+  if (!unit.empty()) title += concat(title.empty() ? "" : ", ", unit);
   if (group.lower_is_better) title += " (less is better)";
   std::string out = "<h3>" + escape(title) + "</h3>\n";
   if (group.bars.size() <= kOpenBars) return out + bar_rows(group, false);

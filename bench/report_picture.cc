@@ -1,5 +1,6 @@
 #include "bench/report_picture.h"
 
+#include <algorithm>
 #include <vector>
 
 #include "bench/html.h"
@@ -8,8 +9,8 @@
 namespace engine::bench {
 namespace {
 
-constexpr double kWidth = 820, kMargin = 20;
-constexpr double kTrack = 380, kTrackWidth = 300, kRow = 24;  // of the bars
+constexpr double kWidth = 900, kMargin = 20;
+constexpr double kTrack = 375, kTrackWidth = 330, kRow = 24;  // of the bars
 
 std::string text(double x, double y, const char* classes, const std::string& content) {
   return concat("<text x=\"", fixed(x, 1), "\" y=\"", fixed(y, 1), "\" class=\"", classes, "\">",
@@ -21,28 +22,37 @@ std::string box(double x, double y, double width, double height, const std::stri
                 "\" height=\"", fixed(height), "\" rx=\"1.5\" class=\"", classes, "\"/>\n");
 }
 
-// "67 % · 94 tok/s": the share, then the best peer by name.
-std::string note_of(const Bar& bar) {
-  std::string note = fixed(bar.actual, 1) + " %";
-  if (!bar.peers.empty()) {
-    note += " (" + bar.peers[0].program + " " + fixed(bar.peers[0].value, 1) + ")";
-  }
-  return note;
+// A bar's name, left of its track; one that is too long is condensed.
+std::string label(double y, const std::string& name) {
+  constexpr double kRoom = kTrack - 10 - kMargin, kCharacter = 7.2;  // a wide font's average
+  const auto characters = std::count_if(name.begin(), name.end(), [](char c) {
+    return (static_cast<unsigned char>(c) & 0xC0U) != 0x80U;
+  });
+  const bool condensed = static_cast<double>(characters) * kCharacter > kRoom;
+  return concat(
+      "<text x=\"", fixed(kTrack - 10, 1), "\" y=\"", fixed(y, 1), "\" class=\"end\"",
+      condensed ? concat(" textLength=\"", fixed(kRoom, 0), "\" lengthAdjust=\"spacingAndGlyphs\"")
+                : "",
+      ">", escape(name), "</text>\n");
 }
 
 std::string bars(const BarGroup& group, double top) {
   std::string out;
-  const auto width = [&](double value) { return kTrackWidth * length_percent(group, value) / 100; };
   double y = top;
   for (const Bar& bar : group.bars) {
-    out += text(kTrack - 10, y + 13, "end", bar.label);
+    const auto width = [&](double value) {
+      return kTrackWidth * length_percent(group, bar, value) / 100;
+    };
+    out += label(y + 13, bar.label);
     out += box(kTrack, y + 3, width(bar.ceiling), 12, "track");
     out += box(kTrack, y + 3, width(bar.actual), 12, "actual");
     if (bar.target > 0) out += box(kTrack + width(bar.target) - 1.5, y, 3, 18, "target");
     for (const Peer& peer : bar.peers) {
       out += box(kTrack + width(peer.value) - 1.5, y, 3, 18, "peer");
     }
-    out += text(kTrack + kTrackWidth + 8, y + 13, "strong", note_of(bar));
+    out += text(kTrack + kTrackWidth + 8, y + 13, "strong",
+                concat(figure(100 * bar.actual / bar.ceiling), " %",
+                       bar.unit.empty() ? "" : ", " + with_unit(bar.actual, bar.unit)));
     y += kRow;
   }
   return out;
@@ -56,16 +66,15 @@ std::string bar_legend(const BarGroup& group, double y) {
   }
   double x = kMargin;
   std::string out;
-  const auto entry = [&](const char* name, const std::string& what, double width) {
-    out += box(x, y - 10, name == std::string("target") || name == std::string("peer") ? 3 : 14, 12,
-               name);
-    out += text(x + 20, y, "", what);
-    x += width;
+  const auto entry = [&](const char* name, const std::string& what, double width, double room) {
+    out += box(x, y - 11, width, 12, name);
+    out += text(x + width + 7, y, "", what);
+    x += room;
   };
-  entry("actual", "engine", 90);
-  entry("track", "ceiling measured in the same run", 245);
-  if (targets) entry("target", "target (A100-40GB)", 160);
-  if (peers) entry("peer", "other programs on this card", 200);
+  entry("actual", "engine", 14, 95);
+  entry("track", "ceiling measured in the same run", 14, 265);
+  if (targets) entry("target", "target (A100-40GB)", 3, 165);
+  if (peers) entry("peer", "other programs on this card", 3, 0);
   return out;
 }
 

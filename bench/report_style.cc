@@ -34,12 +34,13 @@ margin:0 0 1rem;font-size:.85rem;white-space:pre-wrap;overflow-wrap:anywhere}
 .swatch.ceiling,.track .ceiling{background:var(--ceiling)}
 .swatch.target,.mark.target{background:var(--target)}
 .swatch.peer,.mark.peer{background:var(--peer)}
-.bar{display:grid;grid-template-columns:minmax(0,17rem) minmax(0,1fr) 7.5rem;gap:.05rem .8rem;
+.bar{display:grid;grid-template-columns:minmax(0,16rem) minmax(0,1fr) 8.2rem;gap:.05rem .8rem;
 align-items:center;padding:.28rem 0}
 .label{font-size:.88rem;overflow-wrap:anywhere}
-.value{font-size:.92rem;font-weight:600;text-align:right;font-variant-numeric:tabular-nums}
+.value{white-space:nowrap;font-size:.92rem;font-weight:600;text-align:right;font-variant-numeric:tabular-nums}
 .notes{grid-column:2/4;font-size:.78rem;color:var(--soft);display:flex;flex-wrap:wrap;gap:0 .9rem;
 font-variant-numeric:tabular-nums}
+.more{color:var(--ink)}
 .of-target::before,.of-peer::before{content:"";display:inline-block;width:3px;height:.7em;margin-right:.35em}
 .of-target::before{background:var(--target)}
 .of-peer::before{background:var(--peer)}

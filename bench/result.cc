@@ -12,22 +12,23 @@ const char* row_dtype(DType dtype) {
 }
 
 std::string unit_of(const std::string& metric) {
-  const std::size_t open = metric.rfind('(');
-  if (open != std::string::npos && metric.ends_with(')')) {
-    return metric.substr(open + 1, metric.size() - open - 2);
+  for (const char* unit : {"GB/s", "TFLOP/s", "GB", "s", "ms", "µs", "nats"}) {
+    if (metric.ends_with(concat("(", unit, ")"))) return unit;
   }
   return metric.ends_with("token_per_sec") ? "tokens/s" : "";
 }
 
 std::string without_unit(const std::string& metric) {
-  const std::size_t open = metric.rfind('(');
-  if (open == std::string::npos || !metric.ends_with(')')) return metric;
-  const std::size_t last = metric.find_last_not_of(' ', open == 0 ? 0 : open - 1);
-  return metric.substr(0, last == std::string::npos ? open : last + 1);
+  const std::string unit = unit_of(metric);
+  if (unit.empty() || !metric.ends_with(')')) return metric;
+  std::string stem = metric.substr(0, metric.size() - unit.size() - 2);
+  if (stem.ends_with(' ')) stem.pop_back();
+  return stem;
 }
 
 bool lower_is_better(const std::string& metric) {
   const std::string unit = unit_of(metric);
+  if (metric.ends_with("(source formula)")) return true;
   return unit == "s" || unit == "ms" || unit == "µs" || unit == "GB" || unit == "nats";
 }
 

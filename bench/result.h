@@ -46,11 +46,13 @@ struct Result {
 // "bfloat16", "float16", "float32": how the rows of kernels call a floating-point type.
 const char* row_dtype(DType dtype);
 
-// What a metric counts in: "GB/s" of "copy(GB/s)", "tokens/s" of "token_per_sec"; empty: a ratio.
+// What a metric counts in: "GB/s" of "copy(GB/s)", "tokens/s" of "token_per_sec"; empty where it
+// isn't a unit that is known: a ratio.
 std::string unit_of(const std::string& metric);
 // A metric without its unit in brackets: "copy" of "copy(GB/s)".
 std::string without_unit(const std::string& metric);
-// A time or a size: less of it is better.
+// Less of it is better: a time, a size, and what the source calls flops_utilization, which grows
+// with the time.
 bool lower_is_better(const std::string& metric);
 
 double mean(std::span<const double> values);

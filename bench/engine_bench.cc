@@ -142,6 +142,7 @@ class Findings {
     facts_.build = concat(build_info().version, ", ", build_info().build_type);
     facts_.commit = context.commit;
   }
+  // What a report draws as the roof; measured once.
   void measure_roof(Ceilings& ceilings) {
     if (report_) facts_.roof = {ceilings.read_gb_per_s(), ceilings.product_tflops()};
   }
@@ -197,9 +198,9 @@ int run_experiments(const BenchFlags& flags, const std::string& command,
     findings.describe(context, backend->description(), driver);
   }
   try {
-    findings.measure_roof(ceilings);
     for (const Order& order : orders) {
       findings.add(*order.experiment, order.experiment->run(context, order.flags));
+      findings.measure_roof(ceilings);
     }
   } catch (const Interrupted&) {
     findings.keep("the run was interrupted: these are the experiments that were finished");

@@ -155,11 +155,25 @@ std::string facts_part(const RunFacts& facts, std::span<const Section> sections)
   return out;
 }
 
-std::string legend() {
-  return "<p class=\"legend\"><span><i class=\"swatch actual\"></i>engine</span>"
-         "<span><i class=\"swatch ceiling\"></i>ceiling, measured in this run</span>"
-         "<span><i class=\"swatch target\"></i>target (A100-40GB)</span>"
-         "<span><i class=\"swatch peer\"></i>another program on the same card</span></p>\n";
+// What the marks mean, of those that the page has.
+std::string legend(std::span<const Section> sections, std::span<const Peer> peers) {
+  bool ceiling = false, target = false, peer = false;
+  for (const Section& section : sections) {
+    for (const Result& result : section.results) {
+      ceiling = ceiling || result.ceiling > 0;
+      target = target || result.target > 0;
+      peer = peer || !peers_of(result, peers).empty();
+    }
+  }
+  std::string out = "<p class=\"legend\">";
+  const auto entry = [&](const char* classes, const char* what) {
+    out += concat("<span><i class=\"swatch ", classes, "\"></i>", what, "</span>");
+  };
+  entry("actual", "engine");
+  if (ceiling) entry("ceiling", "ceiling, measured in this run");
+  if (target) entry("target", "target (A100-40GB)");
+  if (peer) entry("peer", "another program on the same kind of card");
+  return out + "</p>\n";
 }
 
 std::string headline_part(std::span<const Section> sections, std::span<const Peer> peers) {
@@ -219,8 +233,9 @@ std::string sources_part(std::span<const Section> sections, std::span<const Peer
 
 std::string footer(std::span<const Section> sections, std::span<const Peer> peers) {
   return "<footer>\n<p>Lengths within a list of bars are on one scale. “2 ×” is two times as good: "
-         "twice the rate, or half the time. Targets are those that PyTorch’s gpt-fast benchmark "
-         "gives for an A100-40GB. Ceilings were measured in this run: a stream of plain reads, or "
+         "twice the rate, or half the time. Targets, where there are any, are those that PyTorch’s "
+         "gpt-fast benchmark gives for an A100-40GB. Ceilings were measured in this run: a stream "
+         "of plain reads, or "
          "a "
          "large bf16 product, whichever limits the figure.</p>\n" +
          sources_part(sections, peers) + "</footer>\n";
@@ -240,7 +255,7 @@ std::string html_report(const RunFacts& facts, std::span<const Section> sections
       escape(title), "</title>\n<style>\n", picture_style(), page_style(),
       "</style>\n</head>\n<body>\n<main>\n<header>\n<h1>", escape(title), "</h1>\n");
   if (!facts.warning.empty()) page += "<p class=\"warning\">" + escape(facts.warning) + "</p>\n";
-  page += facts_part(facts, sections) + legend() + "</header>\n";
+  page += facts_part(facts, sections) + legend(sections, peers) + "</header>\n";
   page += headline_part(sections, peers) + roofline_part(facts, sections);
   for (const Section& section : sections) page += section_part(section, peers);
   return page + footer(sections, peers) + "</main>\n</body>\n</html>\n";

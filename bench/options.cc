@@ -251,6 +251,10 @@ std::optional<BenchFlags> parse_bench_flags(int argc, const char* const* argv) {
   const bool standalone = flags.list || flags.version;
   ENGINE_CHECK(standalone || !flags.words.empty(), ErrorKind::kUsage,
                "expected an EXPERIMENT; --list shows them");
+  const bool measures = !standalone && flags.words.front() != "compare";
+  ENGINE_CHECK(measures || (flags.report.empty() && flags.picture.empty()), ErrorKind::kUsage,
+               flags.report.empty() ? "--picture" : "--report",
+               ": expected an experiment to report, found none");
   return flags;
 }
 

@@ -44,8 +44,8 @@ std::string bars(const BarGroup& group, double top) {
       return kTrackWidth * length_percent(group, bar, value) / 100;
     };
     out += label(y + 13, bar.label);
-    out += box(kTrack, y + 3, width(bar.ceiling), 12, "track");
-    out += box(kTrack, y + 3, width(bar.actual), 12, "actual");
+    out += box(kTrack, y + 2, width(bar.ceiling), 14, "track");
+    out += box(kTrack, y + 5, width(bar.actual), 8, "actual");
     if (bar.target > 0) out += box(kTrack + width(bar.target) - 1.5, y, 3, 18, "target");
     for (const Peer& peer : bar.peers) {
       out += box(kTrack + width(peer.value) - 1.5, y, 3, 18, "peer");
@@ -74,7 +74,7 @@ std::string bar_legend(const BarGroup& group, double y) {
   entry("actual", "engine", 14, 95);
   entry("track", "ceiling measured in the same run", 14, 265);
   if (targets) entry("target", "target (A100-40GB)", 3, 165);
-  if (peers) entry("peer", "other programs on this card", 3, 0);
+  if (peers) entry("peer", "other programs on such a card", 3, 0);
   return out;
 }
 

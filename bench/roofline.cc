@@ -82,8 +82,8 @@ std::string roof_lines(const Roof& roof, const RooflineFrame& frame) {
              fixed(frame.width - frame.right), ",", fixed(top), "\"/>\n");
   out += text(frame.width - frame.right - 4, top - 8, "rooftext end",
               "bf16 product " + figure(roof.product_tflops) + " TFLOP/s");
-  // Along the slope, a third of the way up from where it enters.
-  const double at = start * std::pow(ridge / start, 0.35);
+  // Along the slope, where few kernels are: most do one or two operations a byte, or hundreds.
+  const double at = start * std::pow(ridge / start, 0.62);
   const double x = frame.x(at), y = frame.y(roof_at(roof, at));
   const double rise = frame.y(roof_at(roof, start)) - top, run = frame.x(ridge) - frame.x(start);
   const double degrees = -std::atan2(rise, run) * 180 / M_PI;
@@ -176,10 +176,10 @@ std::string roofline_drawing(const Roof& roof, std::span<const RooflinePoint> po
 }
 
 std::string picture_style() {
-  constexpr const char* kLight[kColours] = {"#2563eb", "#d9480f", "#0d9488", "#a21caf", "#b45309",
-                                            "#be123c", "#4d7c0f", "#6d28d9", "#0369a1", "#57534e"};
-  constexpr const char* kDark[kColours] = {"#7aa7ff", "#ff9a62", "#4fd6c6", "#e58cf2", "#f2b84b",
-                                           "#ff8098", "#a8d65c", "#b79bff", "#5cc4f5", "#c4bdb6"};
+  constexpr const char* kLight[kColours] = {"#2563eb", "#ea580c", "#0d9488", "#a21caf", "#ca8a04",
+                                            "#475569", "#4d7c0f", "#6d28d9", "#be123c", "#0369a1"};
+  constexpr const char* kDark[kColours] = {"#7aa7ff", "#ff9a62", "#4fd6c6", "#e58cf2", "#f2c94b",
+                                           "#cbd5e1", "#a8d65c", "#b79bff", "#ff8098", "#5cc4f5"};
   const auto colours = [](const auto& list) {
     std::string css;
     for (std::size_t i = 0; i < kColours; ++i) {

@@ -24,7 +24,7 @@ inline Result example_row(const std::string& name, const std::string& metric, do
 inline Section example_gemv() {
   Result size = example_row("gemv", "memory_bandwidth_1024(GB/s)", 1000);
   size.ceiling = 4000;
-  size.work = {.flops = 2e9, .bytes = 2e9, .seconds = 2e-3};
+  size.work = {.flops = 4e9, .bytes = 2e9, .seconds = 2e-3};
   Result all = example_row("gemv", "memory_bandwidth(GB/s)", 3000);
   all.ceiling = 4000;
   all.target = 1000;

@@ -69,57 +69,55 @@ TEST_CASE("--report writes a page of the run, beside the other outputs") {
     points += attribute(tag, "class").starts_with("point ") ? 1 : 0;
   }
   CHECK(points == 4);
+  CHECK(holds(page, " TFLOP/s at 1.00 FLOP a byte</title>"));  // gemv: two a weight of two bytes
   CHECK(markup_problem(content(directory.path() / "results.svg")) == "");
 }
 
-TEST_CASE("every other experiment has a page too, without --output") {
+TEST_CASE("attention and fidelity have a page too, without --output") {
   const TempDir directory;
-  const Result result =
-      bench(directory.path(), {"ceilings", "sdp", "score_mod", "--batch", "1", "--heads", "2",
-                               "--seq", "32", "--head-dim", "16", "--backward", "--device", "cpu",
-                               "-o", "csv", "--report", "page.html"});
-  REQUIRE_MESSAGE(result.exit_code == 0, result.describe());
-  CHECK(result.out.starts_with("name,metric,"));
-  CHECK(files_in(directory.path()) == 1);
-  const std::string page = content(directory.path() / "page.html");
-  CHECK(markup_problem(page) == "");
-  for (const char* part : {"<h2>ceilings</h2>", "<h2>sdp</h2>", "<h2>score_mod</h2>",
-                           "composite_mha_time", "bwd_rate", "Roofline"}) {
-    CHECK_MESSAGE(holds(page, part), part);
-  }
-}
-
-TEST_CASE("int8 fidelity has a page, though it has no roofline") {
-  const TempDir directory;
-  const fs::path model = source_dir() / "models/stories-3m";
+  const std::string model = (source_dir() / "models/stories-3m").string();
   directory.write("text.txt", "Once upon a time there was a little badger.\n");
   const Result result =
-      bench(directory.path(), {"fidelity", "--model", model.string(), "--text", "text.txt",
-                               "--device", "cpu", "--report", "page.html"});
+      bench(directory.path(),
+            {"sdp",      "score_mod",  "fidelity",   "--batch",  "1",        "--heads", "2",
+             "--seq",    "32",         "--pad",      "0",        "--mods",   "noop",    "--device",
+             "cpu",      "--backward", "--head-dim", "16",       "--model",  model,     "--text",
+             "text.txt", "-o",         "csv",        "--report", "page.html"});
   REQUIRE_MESSAGE(result.exit_code == 0, result.describe());
+  CHECK(result.out.starts_with("name,metric,"));
+  CHECK(files_in(directory.path()) == 2);  // the text and the page
   const std::string page = content(directory.path() / "page.html");
   CHECK(markup_problem(page) == "");
-  CHECK(holds(page, "mean_kl"));
-  CHECK_FALSE(holds(page, "<h2>Roofline</h2>"));
+  for (const char* part : {"<h2>sdp</h2>", "<h2>score_mod</h2>", "<h2>fidelity</h2>", "mean_kl",
+                           "composite_mha_time", "bwd_rate", "<h2>Roofline</h2>"}) {
+    CHECK_MESSAGE(holds(page, part), part);
+  }
+  // Attention over (1, 2, 32, 16): 4 · 2 · 32² · 16 operations, four operands of 2 KiB;
+  // backward 2.5 times that on eight. The layer: 8 · 32 · 32² and 4 · 32² · 32, two activations and
+  // four matrices of 2 KiB each.
+  for (const char* place : {" TFLOP/s at 16.0 FLOP a byte", " TFLOP/s at 20.0 FLOP a byte",
+                            " TFLOP/s at 32.0 FLOP a byte"}) {
+    CHECK_MESSAGE(holds(page, place), place);
+  }
 }
 
 TEST_CASE("a run that fails keeps what was finished on its page, and an old page otherwise") {
   const TempDir directory;
   directory.write("page.html", "old");
+  // It wants a model.
   const Result nothing =
-      bench(directory.path(), {"llama-1b", "--layers", "1", "--prefill", "9000", "--device", "cpu",
-                               "-n", "2", "--samples", "1", "--report", "page.html"});
+      bench(directory.path(), {"fidelity", "--device", "cpu", "--report", "page.html"});
   CHECK_MESSAGE(nothing.exit_code == 2, nothing.describe());
   CHECK(content(directory.path() / "page.html") == "old");
-  const Result partly =
-      bench(directory.path(), {"gemv", "llama-1b", "--layers", "1", "--prefill", "9000", "--device",
-                               "cpu", "-n", "2", "--samples", "1", "--report", "page.html"});
+  const Result partly = bench(
+      directory.path(), {"score_mod", "fidelity", "--batch", "1", "--heads", "1", "--seq", "16",
+                         "--head-dim", "16", "--device", "cpu", "--report", "page.html"});
   CHECK_MESSAGE(partly.exit_code == 2, partly.describe());
   const std::string page = content(directory.path() / "page.html");
   CHECK(markup_problem(page) == "");
-  CHECK(holds(page, "the run ended early: "));
-  CHECK(holds(page, "<h2>gemv</h2>"));
-  CHECK_FALSE(holds(page, "<h2>llama-1b</h2>"));
+  CHECK(holds(page, "the run ended early: fidelity: expected --model"));
+  CHECK(holds(page, "<h2>score_mod</h2>"));
+  CHECK_FALSE(holds(page, "<h2>fidelity</h2>"));
   CHECK(files_in(directory.path()) == 1);
 }
 
@@ -141,6 +139,11 @@ TEST_CASE("a page that can't be written ends the run as a result file does") {
   CHECK(exit_of("--report", "results.txt") == 2);
   CHECK(exit_of("--picture", "results.png") == 2);
   CHECK(files_in(directory.path()) == 1);
+
+  const Result nothing_to_report =
+      bench(directory.path(), {"compare", "a.csv", "b.csv", "--report", "page.html"});
+  CHECK(nothing_to_report.exit_code == 2);
+  CHECK_MESSAGE(nothing_to_report.says("--report"), nothing_to_report.describe());
 }
 
 }  // namespace

@@ -159,15 +159,23 @@ class Findings {
   void keep(const std::string& ended_early = "") {
     if (results_.empty()) return;
     if (file_) file_->append(results_);
-    if (report_) {
-      if (!ended_early.empty())
-        facts_.warning += (facts_.warning.empty() ? "" : "; ") + ended_early;
-      report_->write(facts_, sections_, built_in_peers());
+    std::exception_ptr failure;  // a page that fails doesn't take the table with it
+    try {
+      if (report_) write_report(ended_early);
+    } catch (...) {
+      failure = std::current_exception();
     }
     write_stdout(render(results_, format_));
+    if (failure) std::rethrow_exception(failure);
   }
 
  private:
+  void write_report(const std::string& ended_early) {
+    RunFacts facts = facts_;
+    if (!ended_early.empty()) facts.warning += (facts.warning.empty() ? "" : "; ") + ended_early;
+    report_->write(facts, sections_, built_in_peers());
+  }
+
   OutputFormat format_;
   std::optional<ResultFile> file_;
   std::optional<ReportFile> report_;

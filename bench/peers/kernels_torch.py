@@ -3,7 +3,8 @@
 
 torch.compile with coordinate descent, 5 warm-up calls, 20 samples: each one call between two CUDA
 events after the L2 was flushed by reading a buffer of twice its size; the median counts. Prints CSV:
-name,metric,dtype,arch,config,value,program,source.   Usage: kernels_torch.py [gemv|gather_gemv|layer_norm|mlp ...]
+name,metric,dtype,arch,config,value,program,source.
+Usage: kernels_torch.py [gemv|gather_gemv|layer_norm|mlp ...]
 """
 import csv
 import datetime

@@ -121,6 +121,23 @@ TEST_CASE("a run that fails keeps what was finished on its page, and an old page
   CHECK(files_in(directory.path()) == 1);
 }
 
+TEST_CASE("a page that a full disk cuts off is not there, and the table is") {
+  const TempDir directory;
+  Command command;
+  command.program = program("engine_bench");
+  command.arguments = {"score_mod", "--batch", "1",    "--heads",    "1",        "--seq",
+                       "16",        "--mods",  "noop", "--head-dim", "16",       "--device",
+                       "cpu",       "-o",      "csv",  "--report",   "page.html"};
+  command.directory = directory.path();
+  command.file_size = 2048;  // less than any page
+  const Result result = run(command);
+  CHECK_MESSAGE(result.exit_code == 1, result.describe());
+  CHECK_MESSAGE(result.says("page.html: cannot be written"), result.describe());
+  CHECK(result.error_lines() == 1);
+  CHECK(result.out.starts_with("name,metric,"));
+  CHECK(files_in(directory.path()) == 0);
+}
+
 TEST_CASE("a page that can't be written ends the run as a result file does") {
   const TempDir directory;
   directory.write("file", "");

@@ -131,7 +131,10 @@ const Ceilings::Measured& Ceilings::product() {
     const Timing timing = time_product(*backend, sizes);
     const double flops = 2.0 * static_cast<double>(sizes.rows) * static_cast<double>(sizes.width) *
                          static_cast<double>(sizes.width);
-    product_ = {rates(timing, flops * 1e-12), timing.telemetry};
+    const double bytes = static_cast<double>(dtype_size(DType::kBF16)) *
+                         static_cast<double>(2 * sizes.rows + sizes.width) *
+                         static_cast<double>(sizes.width);
+    product_ = {rates(timing, flops * 1e-12), timing.telemetry, flops, bytes};
   }
   return *product_;
 }
@@ -169,6 +172,8 @@ std::vector<Result> run_ceilings(const RunContext& context) {
   }
   const Ceilings::Measured& product = context.ceilings->product();
   add("product(TFLOP/s)", "bfloat16", product.values, product.telemetry, 0);
+  results.back().work = {product.flops, product.bytes,
+                         product.flops * 1e-12 / median(product.values)};
   return results;
 }
 

@@ -28,6 +28,7 @@ class Ceilings {
   struct Measured {
     std::vector<double> values;
     Telemetry telemetry;
+    double flops = 0, bytes = 0;  // of a sample of the product
   };
   const Measured& read();
   const Measured& product();

@@ -48,15 +48,17 @@ class Series {
         dtype_(std::move(dtype)),
         ceiling_(ceiling) {}
 
-  // `value` is what a sample of some seconds is worth.
+  // `value` is what a sample of some seconds is worth; `flops` and `bytes` are what it did, zeros
+  // where another series of the same calls says so.
   template <typename F>
-  void add(std::int64_t size, const Timing& timing, const F& value) {
+  void add(std::int64_t size, const Timing& timing, double flops, double bytes, const F& value) {
     std::vector<double> values;
     for (const double seconds : timing.seconds) values.push_back(value(seconds));
     Result row = bench_.result(name_, concat(metric_, "_", size, unit_), dtype_, std::move(values),
                                timing.telemetry, std::to_string(size));
     row.ceiling = ceiling_;
     row.columns.push_back({"time(us)", 1e6 * median(timing.seconds)});
+    if (bytes > 0) row.work = {flops, bytes, median(timing.seconds)};
     medians_.push_back(row.actual);
     times_.push_back(1e6 * median(timing.seconds));
     last_ = timing.telemetry;
@@ -69,6 +71,8 @@ class Series {
     row.target = bench_.cuda() ? target : 0;
     row.ceiling = ceiling_;
     row.columns.push_back({"time(us)", mean(times_)});
+    row.headline = std::any_of(rows_.begin(), rows_.end(),
+                               [](const Result& own) { return own.work.bytes > 0; });
     for (Result& own : rows_) results.push_back(std::move(own));
     results.push_back(std::move(row));
   }
@@ -150,7 +154,8 @@ std::vector<Result> run_vectors(const RunContext& context, const BenchFlags& fla
     }
     KernelBench::verify(concat(name, " of ", size), bench.rows(out, 0, slots), expected,
                         kOneRounding);
-    series.add(size, bench.time(issue, sets),
+    series.add(size, bench.time(issue, sets), 2.0 * static_cast<double>(slots * size * size),
+               static_cast<double>(read),
                [&](double s) { return 1e-9 * static_cast<double>(read) / s; });
     bench.clear();
   }
@@ -273,7 +278,10 @@ std::vector<Result> run_layer_norm(const RunContext& context, const BenchFlags& 
                                bench.rows(bias, 0, size), 1e-5),
           kOneRounding);
     }
-    series.add(size, bench.time(issue, sets),
+    // An element's 7 operations: its share of the sum; a difference, a square and its sum; the
+    // product with the deviation's inverse, with the weight, the addition of the bias.
+    series.add(size, bench.time(issue, sets), 7.0 * static_cast<double>(rows * size),
+               static_cast<double>(moved),
                [&](double s) { return 1e-9 * static_cast<double>(moved) / s; });
     bench.clear();
   }
@@ -296,11 +304,15 @@ std::vector<Result> run_mlp_layer_norm_gelu(const RunContext& context, const Ben
   for (const std::int64_t size : sizes_for(bench)) {
     const double flops = 4.0 * static_cast<double>(kInner * size);
     const Timing one = time_mlp(bench, size, 1, false);
-    source.add(size, one, [&](double s) { return 1e6 * s * flops / 1e9 / kSourcePeakTflops; });
-    truth.add(size, one, [&](double s) { return 1e-12 * flops / s / peak; });
-    bytes.add(size, one, [&](double s) { return 1e-9 * flops / s; });
-    many.add(size, time_mlp(bench, size, tokens, true),
-             [&](double s) { return 1e-12 * flops * static_cast<double>(tokens) / s / peak; });
+    source.add(size, one, 0, 0,
+               [&](double s) { return 1e6 * s * flops / 1e9 / kSourcePeakTflops; });
+    truth.add(size, one, 0, 0, [&](double s) { return 1e-12 * flops / s / peak; });
+    // Two bytes a weight, two operations a weight: the same number.
+    bytes.add(size, one, flops, flops, [&](double s) { return 1e-9 * flops / s; });
+    const double all = flops * static_cast<double>(tokens);
+    const double in_and_out = 4.0 * static_cast<double>(tokens * size);
+    many.add(size, time_mlp(bench, size, tokens, true), all, flops + in_and_out,
+             [&](double s) { return 1e-12 * all / s / peak; });
   }
   std::vector<Result> results;
   source.finish(results, 0.8);

@@ -61,13 +61,13 @@ class Experiment {
 
   void add_run_rows(double startup_s, const std::vector<Sample>& samples,
                     const Telemetry& telemetry, std::size_t peak);
+  // The ceiling and the work of a row of tokens/s, of steps behind `position` tokens.
+  void count_step(Result& result, std::int64_t position);
   Result& add(const std::string& metric, std::vector<double> values, const Telemetry& telemetry);
 
   void prepare(Session& session) const;
   Sample run_once(Session& session, const std::vector<std::int32_t>& prompt);
   void note(const std::string& what, double value, const char* unit) const;
-  // What a step behind `position` tokens could reach at the rate of plain reads.
-  double token_ceiling(std::int64_t position);
   double model_gigabytes() {
     return step_traffic(subject_.backend(), subject_.decoder(), flags_.dtype, 1, 0).model_bytes() *
            1e-9;
@@ -146,14 +146,15 @@ void Experiment::add_run_rows(double startup_s, const std::vector<Sample>& sampl
   Result& tokens = add("token_per_sec", rate, telemetry);
   tokens.target = goal.token_per_sec;
   tokens.ceiling = tokens_ceiling;
+  tokens.headline = true;
   Result& bytes = add("memory_bandwidth(GB/s)", bandwidth, telemetry);
   bytes.target = goal.memory_bandwidth;
   bytes.ceiling = context_.ceilings->read_gb_per_s();
   add("startup_time(s)", {startup_s}, telemetry).target = goal.startup_time;
   if (flags_.max_new_tokens > 1) {
     // At the middle of the run, where the cache has its mean length.
-    add("decode_token_per_sec", decode, telemetry).ceiling =
-        token_ceiling(flags_.prompt_len + flags_.max_new_tokens / 2);
+    count_step(add("decode_token_per_sec", decode, telemetry),
+               flags_.prompt_len + flags_.max_new_tokens / 2);
   }
   add("time_to_first_token(ms)", first_token, telemetry);
   add("peak_memory(GB)", {static_cast<double>(peak) * 1e-9}, telemetry);
@@ -188,14 +189,17 @@ void Experiment::measure_prefill(Session& session, std::int64_t tokens) {
     session.next();
     if (i > 0) values.push_back(static_cast<double>(tokens) / seconds_since(start));
   }
-  const double flops =
-      step_traffic(subject_.backend(), subject_.decoder(), flags_.dtype, tokens, 0).flops();
+  const StepTraffic step =
+      step_traffic(subject_.backend(), subject_.decoder(), flags_.dtype, tokens, 0);
   Result& result =
       add(concat("prefill_", tokens, "_token_per_sec"), values, subject_.measure().telemetry());
+  result.work = {.flops = step.flops(),
+                 .bytes = step.model_bytes() + step.cache_bytes(),
+                 .seconds = static_cast<double>(tokens) / result.actual};
   // The product that the ceiling times is bf16's; other compute types have none to stand against.
   if (flags_.dtype == DType::kBF16) {
     result.ceiling =
-        static_cast<double>(tokens) * context_.ceilings->product_tflops() * 1e12 / flops;
+        static_cast<double>(tokens) * context_.ceilings->product_tflops() * 1e12 / step.flops();
   }
   note(result.metric, result.actual, "tok/s");
 }
@@ -210,14 +214,16 @@ void Experiment::measure_depth(Session& session, std::int64_t depth) {
   }
   Result& result =
       add(concat("depth_", depth, "_token_per_sec"), values, subject_.measure().telemetry());
-  result.ceiling = token_ceiling(depth + flags_.max_new_tokens / 2);
+  count_step(result, depth + flags_.max_new_tokens / 2);
   note(result.metric, result.actual, "tok/s");
 }
 
-double Experiment::token_ceiling(std::int64_t position) {
+void Experiment::count_step(Result& result, std::int64_t position) {
   const StepTraffic step =
       step_traffic(subject_.backend(), subject_.decoder(), flags_.dtype, 1, position);
-  return context_.ceilings->read_gb_per_s() * 1e9 / (step.model_bytes() + step.cache_bytes());
+  const double bytes = step.model_bytes() + step.cache_bytes();
+  result.ceiling = context_.ceilings->read_gb_per_s() * 1e9 / bytes;
+  result.work = {.flops = step.flops(), .bytes = bytes, .seconds = 1 / result.actual};
 }
 
 Result& Experiment::add(const std::string& metric, std::vector<double> values,

@@ -148,6 +148,15 @@ void add_run_flags(CLI::App& app, BenchFlags& flags, RawFlags& raw) {
                  "Append the results to FILE.csv, and as JSON to FILE.json. --output results.csv")
       ->type_name("FILE.csv")
       ->group(group);
+  app.add_option("--report", flags.report,
+                 "Write a page of the run, self-contained: bars of results against targets, peers "
+                 "and ceilings, a roofline, tables. --report results.html")
+      ->type_name("FILE.html")
+      ->group(group);
+  app.add_option("--picture", flags.picture,
+                 "Write the page's headlines and roofline as one picture. --picture results.svg")
+      ->type_name("FILE.svg")
+      ->group(group);
   app.add_flag("--list", flags.list, "Print the experiments with their targets and exit. --list")
       ->group(group);
   app.add_flag("--version", flags.version, "Print version and build and exit. --version")
@@ -242,6 +251,10 @@ std::optional<BenchFlags> parse_bench_flags(int argc, const char* const* argv) {
   const bool standalone = flags.list || flags.version;
   ENGINE_CHECK(standalone || !flags.words.empty(), ErrorKind::kUsage,
                "expected an EXPERIMENT; --list shows them");
+  const bool measures = !standalone && flags.words.front() != "compare";
+  ENGINE_CHECK(measures || (flags.report.empty() && flags.picture.empty()), ErrorKind::kUsage,
+               flags.report.empty() ? "--picture" : "--report",
+               ": expected an experiment to report, found none");
   return flags;
 }
 

@@ -32,7 +32,9 @@ struct BenchFlags {
   int threads = 0;
   std::uint64_t seed = 1234;
   OutputFormat format = OutputFormat::kTable;
-  std::string output;  // FILE.csv; empty: none
+  std::string output;   // FILE.csv; empty: none
+  std::string report;   // FILE.html; empty: none
+  std::string picture;  // FILE.svg; empty: none
   bool list = false;
   bool version = false;
 };

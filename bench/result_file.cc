@@ -1,18 +1,13 @@
 #include "bench/result_file.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
 #include <fstream>
 #include <iterator>
 #include <optional>
-#include <string_view>
 #include <system_error>
 #include <utility>
 
+#include "bench/pending_file.h"
 #include "bench/report.h"
 #include "kernels/core/check.h"
 
@@ -33,51 +28,6 @@ std::string read_if_there(const fs::path& path) {
   ENGINE_CHECK(stream.good() || stream.eof(), ErrorKind::kIo, path.string(), ": cannot be read");
   return text;
 }
-
-// A file that exists under a passing name until commit() gives it its own.
-class PendingFile {
- public:
-  PendingFile(fs::path path, std::string_view text)
-      : path_(std::move(path)),
-        temporary_(path_.string() + ".partial." + std::to_string(::getpid())) {
-    const int file = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (file < 0) fail_write(errno);
-    int error = 0;
-    while (!text.empty() && error == 0) {
-      const ssize_t written = ::write(file, text.data(), text.size());
-      if (written >= 0) {
-        text.remove_prefix(static_cast<std::size_t>(written));
-      } else if (errno != EINTR) {
-        error = errno;
-      }
-    }
-    if (error == 0 && ::fsync(file) != 0) error = errno;
-    if (::close(file) != 0 && error == 0) error = errno;
-    if (error != 0) {
-      ::unlink(temporary_.c_str());
-      fail_write(error);
-    }
-  }
-  ~PendingFile() {
-    if (!committed_) ::unlink(temporary_.c_str());
-  }
-  PendingFile(const PendingFile&) = delete;
-  PendingFile& operator=(const PendingFile&) = delete;
-
-  void commit() {
-    if (std::rename(temporary_.c_str(), path_.c_str()) != 0) fail_write(errno);
-    committed_ = true;
-  }
-
- private:
-  [[noreturn]] void fail_write(int error) const {
-    fail(ErrorKind::kIo, path_.string(), ": cannot be written: ", std::strerror(error));
-  }
-
-  fs::path path_;
-  std::string temporary_;
-  bool committed_ = false;
-};
 
 std::optional<std::size_t> index_of(const std::vector<std::string>& names,
                                     const std::string& name) {
@@ -109,10 +59,7 @@ ResultFile::ResultFile(fs::path csv) : csv_(std::move(csv)), json_(csv_) {
   ENGINE_CHECK(csv_.extension() == ".csv", ErrorKind::kUsage, "--output: expected FILE.csv, found ",
                csv_.string());
   json_.replace_extension(".json");
-  std::error_code error;
-  if (csv_.has_parent_path()) fs::create_directories(csv_.parent_path(), error);
-  ENGINE_CHECK(!error, ErrorKind::kIo, "--output: ", csv_.parent_path().string(),
-               ": cannot be made: ", error.message());
+  prepare_path("--output", csv_);
   table_ = parse_csv(read_if_there(csv_), csv_.string());
   ENGINE_CHECK(table_.header.empty() ||
                    (index_of(table_.header, "name") && index_of(table_.header, "metric")),

@@ -25,10 +25,16 @@ constexpr float kCap = 30.0f;
 struct Config {
   std::int64_t batch, heads, length, head_size;
   DType dtype;
+  bool last = false;  // of those that are run
 
   double flops(ScoreKind kind) const {
     const double pairs = static_cast<double>(batch * heads) * static_cast<double>(length * length);
     return 4.0 * pairs * static_cast<double>(head_size) * (kind == ScoreKind::kCausal ? 0.5 : 1.0);
+  }
+  // Of one operand, as large as every other.
+  double tensor_bytes() const {
+    return static_cast<double>(batch * heads * length * head_size) *
+           static_cast<double>(dtype_size(dtype));
   }
 };
 
@@ -235,6 +241,12 @@ void Experiment::report(const Config& config, ScoreKind kind, const std::string&
   rate.actual = median(rate.values);
   rate.ceiling = config.dtype == DType::kF32 ? 0 : context_.ceilings->product_tflops();
   rate.telemetry = timing.telemetry;
+  // q, k, v, out; backward their gradients too.
+  rate.work = {.flops = flops,
+               .bytes = (direction == "fwd" ? 4 : 8) * config.tensor_bytes(),
+               .seconds = median(timing.seconds)};
+  // The last configuration, that is the largest of the experiment's own.
+  rate.headline = config.last && (kind == ScoreKind::kNoop || kind == ScoreKind::kCausal);
   rate.config.push_back({direction + "_us", thousandths(us)});
   for (auto& column : more) rate.columns.push_back(std::move(column));
   results_.push_back(std::move(rate));
@@ -364,6 +376,7 @@ std::vector<Result> run_score_mod(const RunContext& context, const BenchFlags& f
       }
     }
   }
+  if (!configs.empty()) configs.back().last = true;
   return Experiment(context, flags).run(configs, kinds);
 }
 

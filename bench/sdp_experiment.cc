@@ -54,6 +54,15 @@ class Layer {
 
   Backend& backend() { return *backend_; }
   std::int64_t rows() const { return rows_; }
+  // Products of both projections and of attention; input, weights and output once.
+  Work work() const {
+    const double e = static_cast<double>(config_.embedding()), n = static_cast<double>(rows_);
+    double pairs = 0;
+    for (const std::int32_t length : lengths_) pairs += static_cast<double>(length) * length;
+    return {.flops = 8 * n * e * e + 4 * pairs * e,
+            .bytes = static_cast<double>(dtype_size(config_.dtype)) * (2 * n * e + 4 * e * e),
+            .seconds = 0};
+  }
 
   void fused(Ops& ops, Workspace scratch) const {
     project_in(ops);
@@ -219,6 +228,8 @@ std::vector<Result> measure(const RunContext& context, const Config& config) {
     Result r = context.row("sdp", metric, row_dtype(config.dtype));
     r.actual = microseconds;
     r.values = {microseconds};
+    r.work = layer.work();
+    r.work.seconds = 1e-6 * microseconds;
     r.config = {{"batch_size", config.batch},
                 {"num_heads", config.heads},
                 {"max_sequence_len", config.length},

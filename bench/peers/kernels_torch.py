@@ -3,8 +3,11 @@
 
 torch.compile with coordinate descent, 5 warm-up calls, 20 samples: each one call between two CUDA
 events after the L2 was flushed by reading a buffer of twice its size; the median counts. Prints CSV:
-name,metric,dtype,size,value,unit,source.   Usage: kernels_torch.py [gemv|gather_gemv|layer_norm|mlp ...]
+name,metric,dtype,arch,config,value,program,source.
+Usage: kernels_torch.py [gemv|gather_gemv|layer_norm|mlp ...]
 """
+import csv
+import datetime
 import statistics
 import sys
 
@@ -18,7 +21,10 @@ torch.manual_seed(1234)
 DEVICE = "cuda"
 L2 = torch.cuda.get_device_properties(0).L2_cache_size
 FLUSH = torch.ones(2 * L2 // 4, device=DEVICE, dtype=torch.int32)
-SOURCE = f"PyTorch {torch.__version__} torch.compile on {torch.cuda.get_device_name()}"
+CARD = torch.cuda.get_device_name()
+SOURCE = f"kernels_torch.py, PyTorch {torch.__version__} with coordinate descent on one {CARD}"
+SOURCE += f", {datetime.date.today()}"
+OUT = csv.writer(sys.stdout, lineterminator="\n")
 
 
 def cold_us(call):
@@ -37,9 +43,11 @@ def cold_us(call):
     return statistics.median(samples)
 
 
-def row(name, dtype, size, value, unit="GB/s"):
-    metric = "memory_bandwidth" if unit == "GB/s" else "flops"
-    print(f"{name},{metric},{dtype},{size},{value:.1f},{unit},{SOURCE}", flush=True)
+def row(name, dtype, size, value, metric="memory_bandwidth_{}(GB/s)"):
+    config = f"size={size} timing=cold"
+    OUT.writerow((name, metric.format(size), dtype, CARD, config, f"{value:.1f}", "torch.compile",
+                  SOURCE))
+    sys.stdout.flush()
 
 
 def compiled(function):
@@ -95,11 +103,11 @@ def mlp():
                 4 * INNER * d / cold_us(lambda: f(x)) / 1e3)
             x = torch.randn(4096, d, device=DEVICE, dtype=torch.bfloat16)
             g = compiled(many)
-            row("mlp_layer_norm_gelu_4096_rows", "bfloat16", d,
-                4096 * 4 * INNER * d / cold_us(lambda: g(x)) / 1e6, "TFLOP/s")
+            row("mlp_layer_norm_gelu", "bfloat16", d,
+                4096 * 4 * INNER * d / cold_us(lambda: g(x)) / 1e6, "rate_4096_rows_{}(TFLOP/s)")
 
 
 EXPERIMENTS = {"gemv": gemv, "gather_gemv": gather_gemv, "layer_norm": layer_norm, "mlp": mlp}
-print("name,metric,dtype,size,value,unit,source")
+OUT.writerow("name,metric,dtype,arch,config,value,program,source".split(","))
 for wanted in sys.argv[1:] or EXPERIMENTS:
     EXPERIMENTS[wanted]()

@@ -82,17 +82,24 @@ struct BackwardScores {
   float slope_log2 = 0.0f;
   std::uint32_t seen = 0xffffffffu;  // element by element, where `cut`
 
+  // By visible_keys of each query, its switch over the score functions outside of the loop.
   __device__ __forceinline__ void look() {
     seen = 0;
+    visit_score(shape.rule.kind, [&](auto score_row) {
 #pragma unroll 1
-    for (int i = 0; i < 16; ++i) {
-      const KeyInterval range = visible_keys(shape.rule, position + i / 2 * 8 + i % 2, keys);
+      for (int i = 0; i < 16; ++i) {
+        const int query = position + i / 2 * 8 + i % 2;
+        KeyInterval range{0, keys};
+        if (shape.rule.causal) range.end = min(range.end, query + 1);
+        if (shape.rule.window > 0) range.begin = max(range.begin, query - shape.rule.window + 1);
+        decltype(score_row)::clip_keys(shape.rule, query, range);
 #pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        const bool sees = key + 8 * r >= range.begin && key + 8 * r < range.end;
-        seen |= static_cast<std::uint32_t>(sees) << (i / 2 * 4 + r * 2 + i % 2);
+        for (int r = 0; r < 2; ++r) {
+          const bool sees = key + 8 * r >= range.begin && key + 8 * r < range.end;
+          seen |= static_cast<std::uint32_t>(sees) << (i / 2 * 4 + r * 2 + i % 2);
+        }
       }
-    }
+    });
   }
   __device__ __forceinline__ void hide(float (&score)[32]) const {
 #pragma unroll

@@ -8,11 +8,12 @@
 // (bulk copies), so that memory stays busy while others are reduced. A thread has the same columns
 // in every row, their weights and biases in registers for good, and reads its part of a row once:
 // sum, centred squares and result come from registers. A group's sums meet at its own named barrier
-// and are added in a fixed order.
+// and are added in a fixed order. Neither x nor out is kept: both leave the L2 cache first.
 #include "kernels/cuda/device/bulk.cuh"
 #include "kernels/cuda/device/mbarrier_ring.cuh"
 #include "kernels/cuda/device/pdl.cuh"
 #include "kernels/cuda/device/reduce.cuh"
+#include "kernels/cuda/device/stream.cuh"
 #include "kernels/cuda/device/vec.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/launchers.h"
@@ -29,20 +30,21 @@ struct Sm90LayerNorm {
 // What a group of warps shares: its barrier and its places for partial sums.
 struct RowGroup {
   int index, first_warp, warps;
-
-  __device__ float sum(float value, float* partial) const {
-    value = warp_sum(value);
-    if (warps == 1) return value;
-    const int lane = static_cast<int>(threadIdx.x) % 32;
-    if (lane == 0) partial[threadIdx.x / 32] = value;
-    named_barrier_sync(index, warps * 32);
-    return warp_sum(lane < warps ? partial[first_warp + lane] : 0.0f);
-  }
-  __device__ void sync() const {
-    if (warps == 1) return __syncwarp();
-    named_barrier_sync(index, warps * 32);
-  }
 };
+
+// Both unused where the kernel has no body.
+[[maybe_unused]] __device__ float group_sum(const RowGroup& group, float value, float* partial) {
+  value = warp_sum(value);
+  if (group.warps == 1) return value;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  if (lane == 0) partial[threadIdx.x / 32] = value;
+  named_barrier_sync(group.index, group.warps * 32);
+  return warp_sum(lane < group.warps ? partial[group.first_warp + lane] : 0.0f);
+}
+[[maybe_unused]] __device__ void group_sync(const RowGroup& group) {
+  if (group.warps == 1) return __syncwarp();
+  named_barrier_sync(group.index, group.warps * 32);
+}
 
 // Of the thread's sums, one a vector: short chains of additions.
 template <int kCount>
@@ -99,7 +101,7 @@ __global__ void __launch_bounds__(kSm90LayerNormThreads, 1)
     load_parameters<T>(p.bias, p.f32_weights, at, bias[v]);
   }
   pdl_wait();
-  group.sync();  // the ring's barriers are initialised
+  group_sync(group);  // the ring's barriers are initialised
   const float share = 1.0f / static_cast<float>(p.width);
   int slot = 0;
   unsigned parity = 0;
@@ -116,7 +118,7 @@ __global__ void __launch_bounds__(kSm90LayerNormThreads, 1)
 #pragma unroll
       for (int i = 0; i < kPer; ++i) part[v] += value[v][i];
     }
-    const float mean = group.sum(sum_of(part), partial[0]) * share;
+    const float mean = group_sum(group, sum_of(part), partial[0]) * share;
     // Every thread of the group has its part of the row by now: the slot is free.
     if (member == 0) copy(slot, row + a.slots * stride);
     if (++slot == a.slots) slot = 0, parity ^= 1;
@@ -130,7 +132,7 @@ __global__ void __launch_bounds__(kSm90LayerNormThreads, 1)
       }
       if (!mine[v]) part[v] = 0.0f;
     }
-    const float scale = 1.0f / sqrtf(group.sum(sum_of(part), partial[1]) * share + p.eps);
+    const float scale = 1.0f / sqrtf(group_sum(group, sum_of(part), partial[1]) * share + p.eps);
     T* to = static_cast<T*>(p.out) + row * p.out_stride + member * kPer;
 #pragma unroll
     for (int v = 0; v < kVectors; ++v) {
@@ -139,7 +141,7 @@ __global__ void __launch_bounds__(kSm90LayerNormThreads, 1)
       for (int i = 0; i < kPer; ++i) {
         value[v][i] = fmaf(value[v][i] * scale, weight[v][i], bias[v][i]);
       }
-      store_vector(to + v * a.group_threads * kPer, pack<T>(value[v]));
+      store_streaming(to + v * a.group_threads * kPer, pack<T>(value[v]));
     }
   }
 #endif

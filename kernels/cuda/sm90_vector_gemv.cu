@@ -168,18 +168,18 @@ struct Sm90GemvRing {
   unsigned row_bytes;
 };
 
-// The copying warp's place in the ring.
+// The copying warp's place in the ring. (Unused, as what follows, where the kernel has no body.)
 struct CopyPlace {
   unsigned slot = 0, lap = 0;
-  __device__ void advance(int stages) {
-    if (++slot == static_cast<unsigned>(stages)) slot = 0, ++lap;
-  }
 };
+[[maybe_unused]] __device__ void advance(CopyPlace& place, int stages) {
+  if (++place.slot == static_cast<unsigned>(stages)) place.slot = 0, ++place.lap;
+}
 
 // The copying warp: stage `i` into its slot, where that is free.
-__device__ inline void copy_stage(const VectorGemv& p, const Sm90GemvPlan& plan,
-                                  const Sm90GemvRing& ring, CopyPlace to, int i, int own_expert,
-                                  std::uint64_t policy) {
+[[maybe_unused]] __device__ inline void copy_stage(const VectorGemv& p, const Sm90GemvPlan& plan,
+                                                   const Sm90GemvRing& ring, CopyPlace to, int i,
+                                                   int own_expert, std::uint64_t policy) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const unsigned slot = to.slot;
   if (to.lap > 0) mbarrier_wait(ring.empty + slot * 8, (to.lap & 1) ^ 1);
@@ -260,11 +260,11 @@ __global__ void __launch_bounds__(kThreads, 1)
     const std::uint64_t policy = evict_first_policy();
     const int ahead = min(plan.stages, ring.stages);
     CopyPlace to;
-    for (int i = 0; i < ahead; ++i, to.advance(plan.stages)) {
+    for (int i = 0; i < ahead; ++i, advance(to, plan.stages)) {
       copy_stage(p, plan, ring, to, i, own_expert, policy);
     }
     __syncthreads();  // the barriers are initialised
-    for (int i = ahead; i < ring.stages; ++i, to.advance(plan.stages)) {
+    for (int i = ahead; i < ring.stages; ++i, advance(to, plan.stages)) {
       copy_stage(p, plan, ring, to, i, own_expert, policy);
     }
     pdl_wait();

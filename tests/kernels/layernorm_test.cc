@@ -43,31 +43,41 @@ Values layernorm_error(const Values& x, const Values& weight, const Values& bias
   return error;
 }
 
+void check_layernorm(Backend& backend, const cases::RowsCase& problem, DType dtype,
+                     bool f32_weights) {
+  const DType stored = f32_weights ? DType::kF32 : dtype;
+  const Shape shape = {problem.tokens, problem.width};
+  const Values x = uniform(shape.numel(), 1, dtype, -1.0, 3.0);
+  const Values weight = uniform(problem.width, 2, stored, 0.5, 1.5);
+  const Values bias = uniform(problem.width, 3, stored);
+  const Guarded w(backend, stored, {problem.width}, weight);
+  const Guarded b(backend, stored, {problem.width}, bias);
+  const Values expected = reference::layernorm(x, weight, bias, static_cast<double>(kEps));
+  const Values error = layernorm_error(x, weight, bias, dtype);
+  for (const Layout& layout : {kDense, kOddStrides, kWideStrides}) {
+    const Guarded x_tensor(backend, dtype, shape, x, layout);
+    Guarded out(backend, dtype, shape, layout);
+    backend.ops().layernorm({.out = out, .x = x_tensor, .weight = w, .bias = b, .eps = kEps});
+    const std::string what = concat("layernorm ", problem.name(), " ", dtype);
+    check_close(what, out.get(what), expected, error);
+  }
+}
+
 TEST_CASE("layernorm of every size and type is within its bound") {
   on_every_backend([](Backend& backend) {
     for (const cases::RowsCase& problem : cases::rows_cases()) {
       for (const DType dtype : cases::kFloatTypes) {
         for (const bool f32_weights : {true, false}) {
-          const DType stored = f32_weights ? DType::kF32 : dtype;
-          const Shape shape = {problem.tokens, problem.width};
-          const Values x = uniform(shape.numel(), 1, dtype, -1.0, 3.0);
-          const Values weight = uniform(problem.width, 2, stored, 0.5, 1.5);
-          const Values bias = uniform(problem.width, 3, stored);
-          const Guarded w(backend, stored, {problem.width}, weight);
-          const Guarded b(backend, stored, {problem.width}, bias);
-          const Values expected = reference::layernorm(x, weight, bias, static_cast<double>(kEps));
-          const Values error = layernorm_error(x, weight, bias, dtype);
-          for (const Layout& layout : {kDense, kOddStrides, kWideStrides}) {
-            const Guarded x_tensor(backend, dtype, shape, x, layout);
-            Guarded out(backend, dtype, shape, layout);
-            backend.ops().layernorm(
-                {.out = out, .x = x_tensor, .weight = w, .bias = b, .eps = kEps});
-            const std::string what = concat("layernorm ", problem.name(), " ", dtype);
-            check_close(what, out.get(what), expected, error);
-          }
+          check_layernorm(backend, problem, dtype, f32_weights);
         }
       }
     }
+  });
+}
+
+TEST_CASE("layernorm of more rows than a GPU holds at once is within its bound") {
+  on_every_backend([](Backend& backend) {
+    for (const DType dtype : cases::kFloatTypes) check_layernorm(backend, {34000, 8}, dtype, true);
   });
 }
 

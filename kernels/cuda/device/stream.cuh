@@ -1,4 +1,4 @@
-// Loads of data that is read once and not again.
+// Loads and stores of data that is touched once and not again.
 #pragma once
 
 #include <cstdint>
@@ -13,6 +13,11 @@ __device__ inline uint4 load_streaming(const void* address) {
                : "=r"(raw.x), "=r"(raw.y), "=r"(raw.z), "=r"(raw.w)
                : "l"(address));
   return raw;
+}
+
+// 16 bytes that the L2 cache may give up first.
+__device__ inline void store_streaming(void* address, uint4 raw) {
+  __stcs(static_cast<uint4*>(address), raw);
 }
 
 }  // namespace engine::cuda

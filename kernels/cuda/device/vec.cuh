@@ -102,6 +102,22 @@ __device__ inline std::uint32_t pack_pair<__nv_bfloat16>(float low, float high) 
   return *reinterpret_cast<const std::uint32_t*>(&pair);
 }
 
+// Products of two pairs, each rounded once.
+template <typename T>
+__device__ std::uint32_t multiply_pair(std::uint32_t a, std::uint32_t b);
+template <>
+__device__ inline std::uint32_t multiply_pair<__half>(std::uint32_t a, std::uint32_t b) {
+  const __half2 product =
+      __hmul2(*reinterpret_cast<const __half2*>(&a), *reinterpret_cast<const __half2*>(&b));
+  return *reinterpret_cast<const std::uint32_t*>(&product);
+}
+template <>
+__device__ inline std::uint32_t multiply_pair<__nv_bfloat16>(std::uint32_t a, std::uint32_t b) {
+  const __nv_bfloat162 product = __hmul2(*reinterpret_cast<const __nv_bfloat162*>(&a),
+                                         *reinterpret_cast<const __nv_bfloat162*>(&b));
+  return *reinterpret_cast<const std::uint32_t*>(&product);
+}
+
 __device__ inline uint4 load_vector(const void* address) {
   return *static_cast<const uint4*>(address);
 }

@@ -37,7 +37,7 @@ __device__ void run_stage(StepShared& b, const StepStage& stage) {
     case StepKind::kEmbed:
       return run_embed<T>(b, stage);
     case StepKind::kNorm:
-      return prepare_operand<T>(stage, 0);
+      return run_norm<T>();
     case StepKind::kAttention:
       return run_attention<T>(b, stage);
     case StepKind::kProduct:

@@ -90,6 +90,7 @@ bool append(const CudaArch& arch, StepProgram* program, DType dtype, std::size_t
     if (!connect_inputs(&joined, &stage) || !keeps_order(joined, stage)) return false;
     drop_overwritten(&joined, stage);
     stage.by_eight = comes_by_eight(stage);
+    if (stage.columns > 0) stage.per_column = 1.0f / static_cast<float>(stage.columns);
     stage.rotation = joined.tiles;
     joined.tiles = (joined.tiles + stage.tiles) % arch.sms;
     joined.stages.push_back(stage);

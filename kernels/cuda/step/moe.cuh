@@ -53,7 +53,10 @@ __device__ __noinline__ void run_moe_down() {
     for (int t = step_first_tile(b.block, b.blocks, stage.rotation); t < stage.tiles;
          t += b.blocks, ++open) {
       run_tile<T, Sum>(
-          c, b, x, row_bytes, [&] { return fetch_finish(b, stage, t, c.lane); },
+          c, b, x, row_bytes,
+          [&] {
+            return s + 1 < stage.top_k ? TileFinish{} : fetch_finish<T>(b, stage, t, 0, c.lane);
+          },
           [&](float total, TileFinish finish) {
             float& sum = b.open[open][c.lane % kStepRows];
             const float so_far = (s == 0 ? 0.0f : sum) + share * total;
@@ -62,7 +65,7 @@ __device__ __noinline__ void run_moe_down() {
               if (c.lane < kStepRows) sum = so_far;
               return;
             }
-            finish_tile<T>(b, stage, so_far, finish, 0, c.lane);
+            finish_tile<T>(b, stage, so_far, finish, t, c.lane);
           });
     }
   }

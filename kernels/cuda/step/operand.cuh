@@ -1,14 +1,15 @@
 // How the x of a product comes into a block's shared memory: as elements of T, through rmsnorm
 // where the stage has one, and with int8 weights as three planes of signed digits.
 //
-// rmsnorm is that of rmsnorm.cu: round(round(x ÷ √(mean(x²) + eps)) · weight), sums in fp32.
+// rmsnorm, as in rmsnorm.cu: round(round(x ÷ √(mean(x²) + eps)) · weight), sums in fp32; the root's
+// inverse is the approximate one, good to two units in its last place.
 //
-// Digits: with e the exponent of the largest |x|, q = round(x · 2^(22 − e)) (2^(21 − e) where that
-// would not fit) and q = d₂ · 65536 + d₁ · 256 + d₀, each digit in [−128, 127]. A value whose
-// exponent lies within 13 of the largest is exact in bf16, within 10 in f16; the error of any is at
-// most 2^-21 of the largest. (Behind an rmsnorm the largest is a bound, one percent too high.) So
-// integer tensor cores multiply x by int8 weights without converting either. A NaN or an infinity
-// in x makes the unit NaN, and with it every sum.
+// Digits: with e the exponent of the largest |x|, q = round(x · 2^(21 − e)) and
+// q = d₂ · 65536 + d₁ · 256 + d₀, each digit in [−128, 127]. A value whose exponent lies within 13
+// of the largest is exact in bf16, within 10 in f16; the error of any is at most 2^-21 of the
+// largest. (Behind an rmsnorm the largest is a bound, one percent too high.) So integer tensor
+// cores multiply x by int8 weights without converting either. A NaN or an infinity in x makes the
+// unit NaN, and with it every sum.
 #pragma once
 
 #include "kernels/cuda/device/digits.cuh"
@@ -46,12 +47,12 @@ __device__ float sum_of_squares(uint4 raw) {
 
 template <typename T>
 __device__ uint4 normalise_vector(uint4 raw, uint4 weight, float scale) {
-  float value[kPerVector<T>], by[kPerVector<T>];
+  float value[kPerVector<T>];
   unpack<T>(raw, value);
-  unpack<T>(weight, by);
-#pragma unroll
-  for (int i = 0; i < kPerVector<T>; ++i) value[i] = round_to<T>(value[i] * scale) * by[i];
-  return pack<T>(value);
+  const auto pair = [&](int i, std::uint32_t by) {
+    return multiply_pair<T>(pack_pair<T>(value[i] * scale, value[i + 1] * scale), by);
+  };
+  return make_uint4(pair(0, weight.x), pair(2, weight.y), pair(4, weight.z), pair(6, weight.w));
 }
 
 // The largest magnitude times `by`, as bits: they order as the numbers do, with NaN above all.
@@ -120,25 +121,19 @@ struct OperandTotals {
   std::uint32_t largest;
 };
 
-__device__ inline OperandTotals consumers_totals(StepShared& b, float squares,
-                                                 std::uint32_t largest) {
+template <bool kSquares, bool kLargest>
+__device__ OperandTotals consumers_totals(StepShared& b, float squares, std::uint32_t largest) {
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
-  squares = warp_sum(squares);
-  largest = __reduce_max_sync(kFullWarp, largest);
+  if (kSquares) squares = warp_sum(squares);
+  if (kLargest) largest = __reduce_max_sync(kFullWarp, largest);
   if (lane == 0) {
-    b.reduce[warp] = squares;
-    b.reduce_max[warp] = largest;
+    if (kSquares) b.reduce[warp] = squares;
+    if (kLargest) b.reduce_max[warp] = largest;
   }
   consumers_sync();
-  OperandTotals totals{0.0f, 0};
-#pragma unroll
-  for (int w = 0; w < kStepWarps; w += 4) {
-    const float4 sums = *reinterpret_cast<const float4*>(b.reduce + w);
-    const uint4 most = load_vector(b.reduce_max + w);
-    totals.squares = totals.squares + sums.x + sums.y + sums.z + sums.w;
-    totals.largest = max(totals.largest, max(max(most.x, most.y), max(most.z, most.w)));
-  }
-  return totals;
+  if (kSquares) squares = warp_sum<kStepWarps>(b.reduce[lane % kStepWarps]);
+  if (kLargest) largest = __reduce_max_sync(kFullWarp, b.reduce_max[lane % kStepWarps]);
+  return {squares, largest};
 }
 
 // The vectors of x, of a mixture's choice `slot`, that are this thread's: from the
@@ -171,80 +166,119 @@ __device__ void load_operand(const StepShared& b, const StepStage& stage, int sl
   }
 }
 
-// prepare_operand for up to kHeld vectors of x a thread, which stay in its registers.
-template <typename T, int kHeld>
-__device__ __noinline__ void prepare_held(int slot) {
-  StepShared& b = step_shared();
-  const StepStage& stage = present_stage(b);
+// Up to kHeld vectors of x a thread, into its registers: x as it is, or normalised. Returns a bound
+// of their magnitudes, with int8 weights.
+template <typename T, int kHeld, bool kNormed, bool kInt8>
+__device__ float hold_operand(StepShared& b, const StepStage& stage, int slot,
+                              uint4 (&value)[kHeld]) {
   const int tid = static_cast<int>(threadIdx.x), vectors = stage.columns / 8;
-  const T* norm = static_cast<const T*>(stage.norm);
-  const StepOperand<T> operand(b.x_area, stage);
-  uint4 value[kHeld], weight[kHeld];
+  uint4 weight[kHeld];
 #pragma unroll
-  for (int i = 0; i < kHeld; ++i) {
+  for (int i = 0; kNormed && i < kHeld; ++i) {
     const int v = tid + i * kStepConsumers;
-    weight[i] = norm != nullptr && v < vectors ? load_vector(norm + v * 8) : make_uint4(0, 0, 0, 0);
+    weight[i] = v < vectors ? load_vector(static_cast<const T*>(stage.norm) + v * 8)
+                            : make_uint4(0, 0, 0, 0);
   }
   load_operand<T>(b, stage, slot, value);
   if (slot == 0) stamp(b, 1);
-  float largest = 0.0f;
-  if (norm != nullptr) {
+  if constexpr (kNormed) {
     float squares = 0.0f;
     std::uint32_t most = 0;
 #pragma unroll
     for (int i = 0; i < kHeld; ++i) {
       squares += sum_of_squares<T>(value[i]);
-      if (stage.int8_weight) most = max(most, largest_product<T>(value[i], weight[i]));
+      if (kInt8) most = max(most, largest_product<T>(value[i], weight[i]));
     }
-    const OperandTotals totals = consumers_totals(b, squares, most);
-    const float scale =
-        1.0f / sqrtf(totals.squares / static_cast<float>(stage.columns) + stage.eps);
-    // Two roundings to T may add as much.
-    largest = __uint_as_float(totals.largest) * scale * 1.01f;
+    const OperandTotals totals = consumers_totals<true, kInt8>(b, squares, most);
+    const float scale = rsqrtf(fmaf(totals.squares, stage.per_column, stage.eps));
 #pragma unroll
     for (int i = 0; i < kHeld; ++i) {
       value[i] = normalise_vector<T>(value[i], weight[i], scale);
     }
-  } else if (stage.int8_weight) {
+    // Two roundings to T may add as much.
+    return __uint_as_float(totals.largest) * scale * 1.01f;
+  } else if constexpr (kInt8) {
     std::uint32_t pair = 0;
 #pragma unroll
     for (int i = 0; i < kHeld; ++i) pair = __vmaxu2(pair, largest_pair(value[i]));
     pair = max(pair & 0xffff, pair >> 16);
-    largest = larger_of<T>(consumers_totals(b, 0.0f, pair).largest);
+    return larger_of<T>(consumers_totals<false, true>(b, 0.0f, pair).largest);
   }
-  const bool only_copies = stage.kind == StepKind::kNorm;
+  return 0.0f;
+}
+
+// Where this block leaves the normalised x, if it is the one that does.
+template <typename T>
+__device__ T* normed_of(const StepShared& b, const StepStage& stage) {
+  return b.block == stage.rotation ? static_cast<T*>(stage.normed) : nullptr;
+}
+
+// prepare_operand for up to kHeld vectors of x a thread.
+template <typename T, int kHeld, bool kNormed, bool kInt8>
+__device__ __noinline__ void prepare_held(int slot) {
+  StepShared& b = step_shared();
+  const StepStage& stage = present_stage(b);
+  const int tid = static_cast<int>(threadIdx.x), vectors = stage.columns / 8;
+  uint4 value[kHeld];
+  const float largest = hold_operand<T, kHeld, kNormed, kInt8>(b, stage, slot, value);
+  const StepOperand<T> operand(b.x_area, stage);
   const DigitScale digit_scale(largest);
-  if (tid == 0) {
+  if (kInt8 && tid == 0) {
     b.unit = digit_scale.unit;
     b.tiny = digit_scale.tiny;
   }
-  T* normed = b.block == stage.rotation ? static_cast<T*>(stage.normed) : nullptr;
+  T* normed = kNormed ? normed_of<T>(b, stage) : nullptr;
+  const bool wants_values = !kInt8 || has_values(stage);
 #pragma unroll
   for (int i = 0; i < kHeld; ++i) {
     const int v = tid + i * kStepConsumers;
     if (v >= vectors) break;
-    if (only_copies) {
-      publish_vector(b, stage, v * 8, normed != nullptr ? normed + v * 8 : nullptr, value[i]);
-      continue;
-    }
     if (normed != nullptr) store_vector(normed + v * 8, value[i]);
-    if (has_values(stage)) store_vector(operand.values + v * 8, operand_order(value[i]));
-    if (stage.int8_weight) {
-      store_digits<T>(operand.digits, operand.plane, v * 8, value[i], digit_scale);
-    }
+    if (wants_values) store_vector(operand.values + v * 8, operand_order(value[i]));
+    if (kInt8) store_digits<T>(operand.digits, operand.plane, v * 8, value[i], digit_scale);
   }
   consumers_sync();  // x is complete
 }
 
+// The stage kNorm: x, perhaps normalised, becomes the stage's result.
+template <typename T>
+__device__ __noinline__ void run_norm() {
+  StepShared& b = step_shared();
+  const StepStage& stage = present_stage(b);
+  uint4 value[kStepHeldVectors];
+  if (stage.norm != nullptr) {
+    hold_operand<T, kStepHeldVectors, true, false>(b, stage, 0, value);
+  } else {
+    hold_operand<T, kStepHeldVectors, false, false>(b, stage, 0, value);
+  }
+  T* normed = normed_of<T>(b, stage);
+#pragma unroll
+  for (int i = 0; i < kStepHeldVectors; ++i) {
+    const int v = static_cast<int>(threadIdx.x) + i * kStepConsumers;
+    if (v >= stage.columns / 8) break;
+    publish_vector(b, stage, v * 8, normed != nullptr ? normed + v * 8 : nullptr, value[i]);
+  }
+}
+
+template <typename T, int kHeld>
+__device__ void prepare_vectors(const StepStage& stage, int slot) {
+  if (stage.norm != nullptr) {
+    return stage.int8_weight ? prepare_held<T, kHeld, true, true>(slot)
+                             : prepare_held<T, kHeld, true, false>(slot);
+  }
+  return stage.int8_weight ? prepare_held<T, kHeld, false, true>(slot)
+                           : prepare_held<T, kHeld, false, false>(slot);
+}
+
 // Brings x, (K), of the stage into shared memory as soon as it is there, in a mixture that of the
 // choice `slot`. Every thread that computes calls; x is there after the last barrier here. A thread
-// handles the same vectors of x throughout; code for many would push the products of a step whose x
-// is short out of the instruction cache.
+// handles the same vectors of x throughout. Every case is a function of its own: this code runs
+// once a stage, so the instructions that are fetched for it count.
 template <typename T>
 __device__ void prepare_operand(const StepStage& stage, int slot) {
-  if (stage.columns <= kStepConsumers * 8) return prepare_held<T, 1>(slot);
-  if (stage.columns <= kStepConsumers * 32) return prepare_held<T, 4>(slot);
-  prepare_held<T, kStepHeldVectors>(slot);
+  if (stage.columns <= kStepConsumers * 8) return prepare_vectors<T, 1>(stage, slot);
+  if (stage.columns <= kStepConsumers * 32) return prepare_vectors<T, 4>(stage, slot);
+  prepare_vectors<T, kStepHeldVectors>(stage, slot);
 }
 
 }  // namespace engine::cuda

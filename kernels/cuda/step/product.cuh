@@ -136,90 +136,103 @@ __device__ inline float total_of(int, const long long (*partial)[kStepRows], int
   return static_cast<float>(total + __shfl_xor_sync(kFullWarp, total, 16));
 }
 
-// What the warp that finishes a tile fetches, and works out, before the sums are there; bits as
-// they were stored, so that nothing waits for them.
+// What the warp that finishes a tile fetches, and works out, before the sums are there, so that
+// after them comes nothing but arithmetic and stores. Of row lane % kStepRows, or of the pair.
 struct TileFinish {
-  int row;  // of lane % kStepRows
-  unsigned short residual_half = 0;
-  float residual = 0.0f;
-  int head, d;  // kRope: of the row
+  unsigned short* exchange = nullptr;  // where the result goes for later stages; null: nowhere
+  void* out = nullptr;                 // and where it is stored, or null
+  float residual = 0.0f;               // f32_out; kRope: the sine, with the sign it has here
+  float cosine = 1.0f;
+  unsigned short residual_half = 0;  // bits of T, as stored, so that nothing waits for them
+  bool turns = false;
 };
 
-__device__ inline TileFinish fetch_finish(const StepShared& b, const StepStage& stage, int tile,
-                                          int lane) {
+// kRope: a pair of q or k is turned, and stored, or v, where it belongs. Lane r < 8 has the first
+// of pair r, lane r + 8 its second.
+template <typename T>
+__device__ TileFinish fetch_rope(const StepShared& b, const StepStage& stage, int row, int lane) {
   TileFinish finish;
-  const int row = tile_row(stage, tile, lane % kStepRows);
-  finish.row = row;
-  if (row >= stage.rows) return finish;
-  if (stage.epilogue == StepEpilogue::kStore && stage.residual != nullptr) {
-    if (stage.residual_exchange >= 0) {
-      finish.residual_half = load_relaxed(b.exchange + stage.residual_exchange + row);
-    } else if (stage.f32_out) {
-      finish.residual = __ldcg(static_cast<const float*>(stage.residual) + row);
-    } else {
-      finish.residual_half = __ldcg(static_cast<const unsigned short*>(stage.residual) + row);
-    }
+  const int head = row / stage.head_size, d = row - head * stage.head_size;
+  if (head < stage.heads + stage.kv_heads) {
+    const int pair = lane < 8 ? d : d - stage.half;
+    finish.turns = true;
+    finish.cosine = b.turns[pair];
+    finish.residual = lane < 8 ? -b.turns[pair + stage.half] : b.turns[pair + stage.half];
   }
-  if (stage.epilogue == StepEpilogue::kRope) {
-    finish.head = row / stage.head_size;
-    finish.d = row - finish.head * stage.head_size;
+  if (lane >= kStepRows) return finish;
+  if (stage.exchange >= 0) finish.exchange = b.exchange + stage.exchange + row;
+  if (head < stage.heads) {
+    if (stage.stores_out) finish.out = static_cast<T*>(stage.out) + head * stage.q_head + d;
+  } else if (b.position >= 0 && b.position < stage.capacity) {  // rows past it are not written
+    const bool is_key = head < stage.heads + stage.kv_heads;
+    const int group = head - stage.heads - (is_key ? 0 : stage.kv_heads);
+    finish.out = (is_key ? static_cast<T*>(stage.k) + group * stage.k_head
+                         : static_cast<T*>(stage.v) + group * stage.v_head) +
+                 static_cast<std::int64_t>(b.position) * stage.head_size + d;
   }
   return finish;
 }
 
-// Turns a pair of q or k, and stores it, or v, where it belongs. Lane r < 8 has the first of pair
-// r, lane r + 8 its second.
+// `first` is the element of out where the tile's matrix starts.
 template <typename T>
-__device__ void finish_rope(const StepShared& b, const StepStage& stage, float value,
-                            TileFinish finish, int lane) {
-  const float mine = round_to<T>(value), other = __shfl_xor_sync(kFullWarp, mine, 8);
-  if (lane >= kStepRows || finish.row >= stage.rows) return;
-  const int head = finish.head, d = finish.d;
-  float turned = mine;
-  if (head < stage.heads + stage.kv_heads) {
-    const int pair = lane < 8 ? d : d - stage.half;
-    const float cosine = b.turns[pair], sine = b.turns[pair + stage.half];
-    turned = lane < 8 ? mine * cosine - other * sine : mine * cosine + other * sine;
+__device__ TileFinish fetch_finish(const StepShared& b, const StepStage& stage, int tile, int first,
+                                   int lane) {
+  const int row = tile_row(stage, tile, lane % kStepRows);
+  TileFinish finish;
+  if (row >= stage.rows) return finish;
+  if (stage.epilogue == StepEpilogue::kRope) return fetch_rope<T>(b, stage, row, lane);
+  const int rows = stage.epilogue == StepEpilogue::kSilu ? kStepRows / 2 : kStepRows;
+  if (lane >= rows) return finish;
+  if (stage.f32_out) {
+    finish.out = static_cast<float*>(stage.out) + row;
+    if (stage.residual != nullptr) {
+      finish.residual = __ldcg(static_cast<const float*>(stage.residual) + row);
+    }
+    return finish;
   }
-  const T result = from_f32<T>(turned);
-  publish(b, stage, finish.row, static_cast<T*>(stage.out) + head * stage.q_head + d, result,
-          head < stage.heads);
-  if (head < stage.heads) return;
-  const int at = b.position;
-  if (at < 0 || at >= stage.capacity) return;  // rows past the capacity are not written
-  const bool is_key = head < stage.heads + stage.kv_heads;
-  T* to = is_key ? static_cast<T*>(stage.k) + (head - stage.heads) * stage.k_head
-                 : static_cast<T*>(stage.v) + (head - stage.heads - stage.kv_heads) * stage.v_head;
-  to[static_cast<std::int64_t>(at) * stage.head_size + d] = result;
+  if (stage.exchange >= 0) finish.exchange = b.exchange + stage.exchange + first + row;
+  if (stage.stores_out) finish.out = static_cast<T*>(stage.out) + first + row;
+  if (stage.epilogue == StepEpilogue::kSilu || stage.residual == nullptr) return finish;
+  finish.residual_half = stage.residual_exchange >= 0
+                             ? load_relaxed(b.exchange + stage.residual_exchange + row)
+                             : __ldcg(static_cast<const unsigned short*>(stage.residual) + row);
+  return finish;
 }
 
-// The sums of a tile become results; `value` is the sum of row lane % 16, scaled. `first` is the
-// element of out where the tile's matrix starts.
+template <typename T>
+__device__ void put(const TileFinish& finish, T value) {
+  if (finish.exchange != nullptr) {
+    auto bits = *reinterpret_cast<const unsigned short*>(&value);
+    if (bits == kStepAbsent) bits = kStepNan;
+    store_relaxed(finish.exchange, bits);
+  }
+  if (finish.out != nullptr) *static_cast<T*>(finish.out) = value;
+}
+
+// The sums of a tile become results; `value` is the sum of row lane % 16, scaled. Lanes without a
+// row have nowhere to store.
 template <typename T>
 __device__ void finish_tile(const StepShared& b, const StepStage& stage, float value,
-                            TileFinish finish, int first, int lane) {
-  const int row = finish.row;
+                            TileFinish finish, int tile, int lane) {
   if (stage.epilogue == StepEpilogue::kRope) {
-    return finish_rope<T>(b, stage, value, finish, lane);
+    const float mine = round_to<T>(value), other = __shfl_xor_sync(kFullWarp, mine, 8);
+    const float turned = mine * finish.cosine + other * finish.residual;
+    return put(finish, from_f32<T>(finish.turns ? turned : mine));
   }
   if (stage.epilogue == StepEpilogue::kSilu) {
     const float mine = round_to<T>(value), up = __shfl_xor_sync(kFullWarp, mine, 8);
-    if (lane < 8 && row < stage.half) {
-      publish(b, stage, first + row, static_cast<T*>(stage.out) + first + row,
-              from_f32<T>(mine / (1.0f + __expf(-mine)) * up));
-    }
+    return put(finish, from_f32<T>(__fdividef(mine, 1.0f + __expf(-mine)) * up));
+  }
+  if (stage.f32_out) {
+    if (finish.out != nullptr) *static_cast<float*>(finish.out) = value + finish.residual;
     return;
   }
-  if (lane >= kStepRows || row >= stage.rows) return;
-  if (stage.f32_out) {
-    static_cast<float*>(stage.out)[row] = value + finish.residual;
-  } else {
-    if (stage.residual_exchange >= 0 && finish.residual_half == kStepAbsent) {
-      finish.residual_half = await_element(b, stage.residual_exchange + row);
-    }
-    const T residual = *reinterpret_cast<const T*>(&finish.residual_half);
-    publish(b, stage, row, static_cast<T*>(stage.out) + row, from_f32<T>(value + to_f32(residual)));
+  if (finish.residual_half == kStepAbsent && stage.residual_exchange >= 0) {
+    const int row = tile_row(stage, tile, lane % kStepRows);
+    finish.residual_half = await_element(b, stage.residual_exchange + row);
   }
+  const T residual = *reinterpret_cast<const T*>(&finish.residual_half);
+  put(finish, from_f32<T>(value + to_f32(residual)));
 }
 
 // All warps multiply a tile; one of them calls done(total of row lane % 16, scaled, fetched) at the
@@ -283,9 +296,10 @@ __device__ __noinline__ void run_product() {
   for (int t = step_first_tile(b.block, b.blocks, stage.rotation); t < stage.tiles; t += b.blocks) {
     const int slot = mixture ? t / per_matrix : 0, tile = t - slot * per_matrix;
     run_tile<T, Sum>(
-        c, b, x, row_bytes, [&] { return fetch_finish(b, stage, tile, c.lane); },
+        c, b, x, row_bytes,
+        [&] { return fetch_finish<T>(b, stage, tile, slot * stage.half, c.lane); },
         [&](float total, TileFinish finish) {
-          finish_tile<T>(b, stage, total, finish, slot * stage.half, c.lane);
+          finish_tile<T>(b, stage, total, finish, tile, c.lane);
         });
   }
   c.leave(b);

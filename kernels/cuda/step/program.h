@@ -53,6 +53,7 @@ struct alignas(16) StepStage {
   std::int32_t rows = 0;     // N; of an expert in a mixture
   std::int32_t half = 0;     // rows i and i + half are a pair of one tile; 0: rows in their order
   float eps = 0.0f;          // of the norm
+  float per_column = 0.0f;   // 1 ÷ K
 
   const void* x = nullptr;                // (K) T; kMoeDown: (S, K)
   const void* norm = nullptr;             // (K) T: x comes in through rmsnorm; null: as it is

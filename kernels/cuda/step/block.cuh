@@ -11,7 +11,7 @@
 
 namespace engine::cuda {
 
-inline constexpr int kStepPartials = 3;  // tiles whose sums may be waiting for their last warp
+inline constexpr int kStepPartials = 4;  // tiles whose sums may be waiting for their last warp
 
 // An item of attention: query heads [head, head + heads) of key/value head `kv`, keys [begin, end).
 struct AttentionItem {
@@ -177,9 +177,18 @@ __device__ inline void stamp(StepShared& b, int which) {
 // half) it does not exist.
 __device__ inline int tile_row(const StepStage& stage, int tile, int r) {
   if (stage.half == 0) return tile * kStepRows + r;
-  const int pair = tile * (kStepRows / 2) + r % 8;
+  const int pair = tile * kStepPairs + r % kStepPairs;
   const int row = pair / stage.half * 2 * stage.half + pair % stage.half;
-  return r < 8 ? row : row + stage.half;
+  return r < kStepPairs ? row : row + stage.half;
+}
+
+// Bytes into the padding of a tile's first row in its first slot, where the scale of row `r` lies:
+// that of every row in its order, or of pairs eight of the first rows, of which the tile has four,
+// and eight of the second.
+__device__ inline int scale_place(const StepStage& stage, int tile, int r) {
+  static_assert(kStepRows == 8);
+  if (stage.half == 0) return r * 2;
+  return r / kStepPairs * 16 + (tile * kStepPairs % 8 + r % kStepPairs) * 2;
 }
 
 // The tiles of a stage that are this block's.

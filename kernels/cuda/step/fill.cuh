@@ -58,20 +58,20 @@ struct StepRows {
   int rows, row_bytes;
 };
 
-// A tile of which rows exist by eights: the warp's rows lie behind each other. The scales of eight
-// rows are one copy, into the padding of the slot's first row.
+// A tile of which rows exist by eights: the warp's rows lie behind each other. Scales come by
+// eights too, into the padding of the slot's first row (scale_place).
 __device__ inline void fill_whole_tile(StepFiller& f, const StepRows& m, const StepStage& stage,
                                        int tile) {
-  constexpr int kWarps = 8 / StepFiller::kRows;  // that share eight rows
-  const int eight = f.warp / kWarps, first = tile_row(stage, tile, eight * 8);
-  const bool exists = first < m.rows, brings_scales = m.scales != nullptr && f.warp % kWarps == 0;
-  const char* source =
-      m.weight +
-      static_cast<std::int64_t>(first + f.warp % kWarps * StepFiller::kRows) * m.row_bytes;
-  const std::uint16_t* scales = m.scales + first;
+  constexpr int kWarps = kStepPairs / StepFiller::kRows;  // that share a half of the tile
+  const int first = tile_row(stage, tile, f.warp * StepFiller::kRows);
+  const bool exists = first < m.rows;
+  const bool brings_scales =
+      exists && m.scales != nullptr && f.warp % kWarps == 0 && (f.warp == 0 || stage.half > 0);
+  const char* source = m.weight + static_cast<std::int64_t>(first) * m.row_bytes;
+  const std::uint16_t* scales = m.scales + first / 8 * 8;
   for (int k = 0; k < m.row_bytes; k += kStepChunk) {
     const auto bytes = static_cast<unsigned>(min(kStepChunk, m.row_bytes - k));
-    const bool with_scales = exists && brings_scales && k == 0;
+    const bool with_scales = brings_scales && k == 0;
     f.await_slot();
     if (elect_one()) {
       f.announce((exists ? StepFiller::kRows * bytes : 0) + (with_scales ? 16 : 0));
@@ -82,7 +82,7 @@ __device__ inline void fill_whole_tile(StepFiller& f, const StepRows& m, const S
                  source + static_cast<std::int64_t>(r) * m.row_bytes + k, bytes);
         }
       }
-      if (with_scales) f.copy(kStepChunk + eight * 16, scales, 16);
+      if (with_scales) f.copy(kStepChunk + f.warp / kWarps * 16, scales, 16);
     }
     __syncwarp();
     f.end_slot();
@@ -104,8 +104,8 @@ __device__ inline void fill_any_tile(StepFiller& f, const StepRows& m, const Ste
     const auto bytes = static_cast<unsigned>(min(kStepChunk, m.row_bytes - k));
     f.await_slot();
     if (k == 0 && scale_row < m.rows) {
-      store_shared_u16(f.ring.slot() + kStepChunk + static_cast<std::uint32_t>(f.lane * 2),
-                       m.scales[scale_row]);
+      const int place = kStepChunk + scale_place(stage, tile, f.lane);
+      store_shared_u16(f.ring.slot() + static_cast<std::uint32_t>(place), m.scales[scale_row]);
     }
     __syncwarp();  // the scales are there before the slot can be full
     if (f.lane == 0) f.announce(existing * bytes);
@@ -174,10 +174,10 @@ __device__ void fill_attention(StepFiller& f, StepShared& b, const StepStage& st
     const T* values = static_cast<const T*>(stage.v) + item.kv * stage.v_head;
     const int end = min(item.end, position);
     for (int key = item.begin; key < end; key += kStepSlotKeys) {
-      // Keys of this warp, four to a row of the slot.
-      const int first = key + f.warp * StepFiller::kRows * 4;
+      // Keys of this warp's rows of the slot.
+      const int first = key + f.warp * StepFiller::kRows * kStepRowKeys;
       const std::int64_t at = static_cast<std::int64_t>(first) * stage.head_size;
-      const int count = max(0, min(end - first, StepFiller::kRows * 4));
+      const int count = max(0, min(end - first, StepFiller::kRows * kStepRowKeys));
 #pragma unroll
       for (int part = 0; part < 2; ++part) {
         const T* source = (part == 0 ? keys : values) + at;
@@ -186,10 +186,10 @@ __device__ void fill_attention(StepFiller& f, StepShared& b, const StepStage& st
           f.announce(static_cast<unsigned>(count * key_bytes));
 #pragma unroll
           for (int r = 0; r < StepFiller::kRows; ++r) {
-            if (count <= r * 4) break;
+            if (count <= r * kStepRowKeys) break;
             f.copy((f.warp * StepFiller::kRows + r) * kStepPitch,
-                   source + static_cast<std::int64_t>(r) * 4 * stage.head_size,
-                   static_cast<unsigned>(min(4, count - r * 4) * key_bytes));
+                   source + static_cast<std::int64_t>(r) * kStepRowKeys * stage.head_size,
+                   static_cast<unsigned>(min(kStepRowKeys, count - r * kStepRowKeys) * key_bytes));
           }
         }
         __syncwarp();

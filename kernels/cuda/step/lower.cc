@@ -105,6 +105,11 @@ bool serves(const CudaArch& arch, DType dtype, std::int64_t tokens) {
 
 std::int32_t tiles_of(std::int64_t rows) { return narrow((rows + kStepRows - 1) / kStepRows); }
 
+// Tiles of pairs of rows.
+std::int32_t pair_tiles(std::int64_t pairs) {
+  return narrow((pairs + kStepPairs - 1) / kStepPairs);
+}
+
 // The fields that every product has.
 StepStage product(const Weight& weight, const void* x, void* out) {
   StepStage stage;
@@ -240,7 +245,7 @@ bool lower_call(const CudaArch& arch, const AttentionInCall& call, StepProgram* 
   StepStage stage = product(call.qkv, call.x.data, call.q.data);
   stage.epilogue = StepEpilogue::kRope;
   stage.half = narrow(head_size / 2);
-  stage.tiles = narrow((call.qkv.rows / 2 + 7) / 8);
+  stage.tiles = pair_tiles(call.qkv.rows / 2);
   stage.eps = call.eps;
   stage.norm = call.norm.data;
   stage.k = call.k_cache.data;
@@ -278,7 +283,7 @@ bool lower_call(const CudaArch& arch, const FeedForwardCall& call, Workspace scr
   StepStage up = product(call.gate_up, call.x.data, inner.data);
   up.epilogue = StepEpilogue::kSilu;
   up.half = narrow(call.down.columns);
-  up.tiles = narrow((call.down.columns + 7) / 8);
+  up.tiles = pair_tiles(call.down.columns);
   up.eps = call.eps;
   up.norm = call.norm.data;
   StepStage down = product(call.down, inner.data, call.x.data);
@@ -303,7 +308,7 @@ bool lower_call(const CudaArch& arch, const MoeFeedForwardCall& call, Workspace 
   up.epilogue = StepEpilogue::kSilu;
   up.rows = narrow(2 * inner_size);
   up.half = narrow(inner_size);
-  up.tiles = narrow((inner_size + 7) / 8 * call.top_k);
+  up.tiles = narrow(pair_tiles(inner_size) * call.top_k);
   up.eps = call.eps;
   up.norm = call.norm.data;
   up.router = call.router.data;

@@ -19,7 +19,7 @@ __device__ __noinline__ void run_router() {
   const int row_bytes = stage.columns * static_cast<int>(sizeof(T));
   for (int first = 0; first < stage.experts; first += kStepRows) {
     run_tile<T, float>(
-        c, b, x, row_bytes, [] { return TileFinish{}; },
+        c, b, x, row_bytes, 0, [] { return TileFinish{}; },
         [&](float total, TileFinish) {
           const int expert = first + c.lane;
           if (c.lane < kStepRows && expert < stage.experts) b.logits[expert] = total;
@@ -53,7 +53,7 @@ __device__ __noinline__ void run_moe_down() {
     for (int t = step_first_tile(b.block, b.blocks, stage.rotation); t < stage.tiles;
          t += b.blocks, ++open) {
       run_tile<T, Sum>(
-          c, b, x, row_bytes,
+          c, b, x, row_bytes, scale_place(stage, t, c.lane % kStepRows),
           [&] {
             return s + 1 < stage.top_k ? TileFinish{} : fetch_finish<T>(b, stage, t, 0, c.lane);
           },
@@ -61,7 +61,7 @@ __device__ __noinline__ void run_moe_down() {
             float& sum = b.open[open][c.lane % kStepRows];
             const float so_far = (s == 0 ? 0.0f : sum) + share * total;
             if (s + 1 < stage.top_k) {
-              __syncwarp();  // both lanes of a row have read it
+              __syncwarp();  // every lane of a row have read it
               if (c.lane < kStepRows) sum = so_far;
               return;
             }

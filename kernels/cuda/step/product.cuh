@@ -1,4 +1,4 @@
-// A tile of a product: 16 rows of a weight, streamed through the ring, times x in shared memory.
+// A tile of a product: eight rows of a weight, streamed through the ring, times x in shared memory.
 //
 // A lane's 16 bytes of a row are, as they are, the four A operands of one mma m16n8k16 (or m16n8k32
 // of int8): words 0 and 2 as row g of A, words 1 and 3 as its row g + 8. So an mma multiplies eight
@@ -8,10 +8,11 @@
 // and lane (g, d) has the sum of digit d; other columns hold copies, whose sums nobody reads. The
 // order in which the elements of K meet is free as long as both sides agree, so rows stay as the
 // checkpoint has them, nothing is converted and no register is moved.
-// A group of four warps takes a slot, each 256 bytes of every row, and the next group the next
+// A group of four warps takes a slot, each 512 bytes of every row, and the next group the next
 // slot. The warps' sums are added, in the order of the slots, by one of them, which changes from
 // tile to tile and then finishes the rows. int8: the int32 sums are exact, and so is their total;
-// it is rounded once. The scales of a tile come with its first slot, behind the first row.
+// it is rounded once. The scales of a tile come with its first slot, behind the first row. Small
+// tiles keep the blocks close to each other: one with a tile more than others has them wait for it.
 #pragma once
 
 #include <type_traits>
@@ -31,22 +32,23 @@ __device__ void multiply(int (&sums)[4], uint4 row, uint2 x) {
   mma_16832(sums, {row.x, row.y, row.z, row.w}, x.x, x.y);
 }
 
-// A lane's sums of the warp's part of rows g and g + 8 of a tile: of its digit, with int8 weights.
+// A lane's sums of the warp's part of row g of a tile, even steps and odd ones apart: of its digit,
+// with int8 weights.
 template <typename Sum>
 struct TileSums {
-  Sum upper[4] = {}, lower[4] = {};
-  unsigned scale = 0;  // int8: bits of that of row lane % 16, in the group that has the first slot
+  Sum even[4] = {}, odd[4] = {};
+  unsigned scale = 0;  // int8: bits of that of row lane % 8, in the group that has the first slot
+
+  __device__ Sum total() const { return even[0] + even[3] + (odd[0] + odd[3]); }
 };
 
 // The warp's part of one slot, whose lane begins at `place` and in x at `x`.
 template <typename T, typename Sum>
 __device__ void multiply_slot(TileSums<Sum>& sums, std::uint32_t place, std::uint32_t x) {
 #pragma unroll
-  for (unsigned k = 0; k < kStepPart; k += 64) {
-    const uint4 upper = load_shared(place + k), lower = load_shared(place + 8 * kStepPitch + k);
-    const uint2 value = load_shared_pair(x + k);
-    multiply<T>(sums.upper, upper, value);
-    multiply<T>(sums.lower, lower, value);
+  for (unsigned k = 0; k < kStepPart; k += 128) {
+    multiply<T>(sums.even, load_shared(place + k), load_shared_pair(x + k));
+    multiply<T>(sums.odd, load_shared(place + k + 64), load_shared_pair(x + k + 64));
   }
 }
 // The same where only the first `bytes` from the lane's beginning on exist; past them there may be
@@ -55,17 +57,20 @@ template <typename T, typename Sum>
 __device__ void multiply_some(TileSums<Sum>& sums, std::uint32_t place, std::uint32_t x,
                               int bytes) {
 #pragma unroll 1
-  for (int k = 0; k < kStepPart; k += 64) {
-    uint4 upper = make_uint4(0, 0, 0, 0), lower = upper;
-    uint2 value = make_uint2(0, 0);
+  for (int k = 0; k < kStepPart; k += 128) {
+    const auto skip = static_cast<std::uint32_t>(k);
+    uint4 even = make_uint4(0, 0, 0, 0), odd = even;
+    uint2 x_even = make_uint2(0, 0), x_odd = x_even;
     if (k < bytes) {
-      const auto skip = static_cast<std::uint32_t>(k);
-      upper = load_shared(place + skip);
-      lower = load_shared(place + 8 * kStepPitch + skip);
-      value = load_shared_pair(x + skip);
+      even = load_shared(place + skip);
+      x_even = load_shared_pair(x + skip);
     }
-    multiply<T>(sums.upper, upper, value);
-    multiply<T>(sums.lower, lower, value);
+    if (k + 64 < bytes) {
+      odd = load_shared(place + skip + 64);
+      x_odd = load_shared_pair(x + skip + 64);
+    }
+    multiply<T>(sums.even, even, x_even);
+    multiply<T>(sums.odd, odd, x_odd);
   }
 }
 
@@ -73,7 +78,7 @@ __device__ void multiply_some(TileSums<Sum>& sums, std::uint32_t place, std::uin
 // `x` is the lane's column, at a shared address.
 template <typename T, typename Sum>
 __device__ TileSums<Sum> multiply_tile(const StepConsumer& c, std::uint32_t x, int row_bytes,
-                                       int first) {
+                                       int first, int scale_at) {
   TileSums<Sum> sums;
   const int within = c.warp % kStepSlotWarps * kStepPart + c.lane % 4 * 16;
   const auto offset = static_cast<std::uint32_t>(c.lane / 4 * kStepPitch + within);
@@ -83,8 +88,7 @@ __device__ TileSums<Sum> multiply_tile(const StepConsumer& c, std::uint32_t x, i
     c.wait_slot(own);
     const std::uint32_t place = own.slot() + offset, column = x + static_cast<std::uint32_t>(k);
     if (std::is_same_v<Sum, int> && k == 0) {
-      sums.scale = load_shared_u16(own.slot() + kStepChunk +
-                                   static_cast<std::uint32_t>(c.lane % kStepRows * 2));
+      sums.scale = load_shared_u16(own.slot() + static_cast<std::uint32_t>(kStepChunk + scale_at));
     }
     if (k + kStepChunk <= row_bytes) {
       multiply_slot<T>(sums, place, column);
@@ -97,43 +101,42 @@ __device__ TileSums<Sum> multiply_tile(const StepConsumer& c, std::uint32_t x, i
   return sums;
 }
 
-// The warp leaves its sums of rows g and g + 8 for the warp that adds them up.
+// The warp leaves its sums of the rows for the warp that adds them up.
 __device__ inline void leave_sums(const TileSums<float>& sums, long long (*partial)[kStepRows],
-                                  int warp, int lane) {
-  if (lane % 4 != 0) return;
-  auto* rows = reinterpret_cast<float*>(partial[warp]);
-  rows[lane / 4] = sums.upper[0] + sums.upper[3];
-  rows[lane / 4 + 8] = sums.lower[0] + sums.lower[3];
+                                  int part, int lane) {
+  if (lane % 4 == 0) reinterpret_cast<float*>(partial[part])[lane / 4] = sums.total();
 }
 __device__ inline void leave_sums(const TileSums<int>& sums, long long (*partial)[kStepRows],
-                                  int warp, int lane) {
-  const int upper = sums.upper[0] + sums.upper[3], lower = sums.lower[0] + sums.lower[3];
-  const int upper1 = __shfl_down_sync(kFullWarp, upper, 1),
-            upper2 = __shfl_down_sync(kFullWarp, upper, 2),
-            lower1 = __shfl_down_sync(kFullWarp, lower, 1),
-            lower2 = __shfl_down_sync(kFullWarp, lower, 2);
-  if (lane % 4 != 0) return;
-  const auto joined = [](int d0, int d1, int d2) { return d0 + 256ll * d1 + 65536ll * d2; };
-  partial[warp][lane / 4] = joined(upper, upper1, upper2);
-  partial[warp][lane / 4 + 8] = joined(lower, lower1, lower2);
+                                  int part, int lane) {
+  const int digit0 = sums.total();
+  const int digit1 = __shfl_down_sync(kFullWarp, digit0, 1),
+            digit2 = __shfl_down_sync(kFullWarp, digit0, 2);
+  if (lane % 4 == 0) partial[part][lane / 4] = digit0 + 256ll * digit1 + 65536ll * digit2;
 }
 
-// Lane l gets the total of row l % 16.
-__device__ inline float total_of(float, const long long (*partial)[kStepRows], int lane) {
-  float total = 0.0f;
+// Lane l gets the total of row l % 8, of the first `groups` groups' warps.
+template <typename Value, typename Sum>
+__device__ Sum sum_of_warps(const long long (*partial)[kStepRows], int groups, int lane) {
+  static_assert(32 / kStepRows == kStepGroups);
+  const int group = lane / kStepRows;
+  Sum total = 0;
 #pragma unroll
-  for (int w = 0; w < kStepWarps / 2; ++w) {
-    total += reinterpret_cast<const float*>(partial[lane / 16 * (kStepWarps / 2) + w])[lane % 16];
+  for (int w = 0; w < kStepSlotWarps; ++w) {
+    total += reinterpret_cast<const Value*>(partial[group * kStepSlotWarps + w])[lane % kStepRows];
   }
-  return total + __shfl_xor_sync(kFullWarp, total, 16);
+  if (group >= groups) total = 0;  // they had no slot, and left nothing
+#pragma unroll
+  for (int offset = kStepRows; offset < 32; offset *= 2) {
+    total += __shfl_xor_sync(kFullWarp, total, offset);
+  }
+  return total;
 }
-__device__ inline float total_of(int, const long long (*partial)[kStepRows], int lane) {
-  long long total = 0;
-#pragma unroll
-  for (int w = 0; w < kStepWarps / 2; ++w) {
-    total += partial[lane / 16 * (kStepWarps / 2) + w][lane % 16];
-  }
-  return static_cast<float>(total + __shfl_xor_sync(kFullWarp, total, 16));
+__device__ inline float total_of(float, const long long (*partial)[kStepRows], int groups,
+                                 int lane) {
+  return sum_of_warps<float, float>(partial, groups, lane);
+}
+__device__ inline float total_of(int, const long long (*partial)[kStepRows], int groups, int lane) {
+  return static_cast<float>(sum_of_warps<long long, long long>(partial, groups, lane));
 }
 
 // What the warp that finishes a tile fetches, and works out, before the sums are there, so that
@@ -147,17 +150,18 @@ struct TileFinish {
   bool turns = false;
 };
 
-// kRope: a pair of q or k is turned, and stored, or v, where it belongs. Lane r < 8 has the first
-// of pair r, lane r + 8 its second.
+// kRope: a pair of q or k is turned, and stored, or v, where it belongs. Lane r < kStepPairs has
+// the first of pair r, lane r + kStepPairs its second.
 template <typename T>
 __device__ TileFinish fetch_rope(const StepShared& b, const StepStage& stage, int row, int lane) {
   TileFinish finish;
   const int head = row / stage.head_size, d = row - head * stage.head_size;
   if (head < stage.heads + stage.kv_heads) {
-    const int pair = lane < 8 ? d : d - stage.half;
+    const bool is_first = lane % kStepRows < kStepPairs;
+    const int pair = is_first ? d : d - stage.half;
     finish.turns = true;
     finish.cosine = b.turns[pair];
-    finish.residual = lane < 8 ? -b.turns[pair + stage.half] : b.turns[pair + stage.half];
+    finish.residual = is_first ? -b.turns[pair + stage.half] : b.turns[pair + stage.half];
   }
   if (lane >= kStepRows) return finish;
   if (stage.exchange >= 0) finish.exchange = b.exchange + stage.exchange + row;
@@ -181,7 +185,7 @@ __device__ TileFinish fetch_finish(const StepShared& b, const StepStage& stage, 
   TileFinish finish;
   if (row >= stage.rows) return finish;
   if (stage.epilogue == StepEpilogue::kRope) return fetch_rope<T>(b, stage, row, lane);
-  const int rows = stage.epilogue == StepEpilogue::kSilu ? kStepRows / 2 : kStepRows;
+  const int rows = stage.epilogue == StepEpilogue::kSilu ? kStepPairs : kStepRows;
   if (lane >= rows) return finish;
   if (stage.f32_out) {
     finish.out = static_cast<float*>(stage.out) + row;
@@ -209,18 +213,18 @@ __device__ void put(const TileFinish& finish, T value) {
   if (finish.out != nullptr) *static_cast<T*>(finish.out) = value;
 }
 
-// The sums of a tile become results; `value` is the sum of row lane % 16, scaled. Lanes without a
+// The sums of a tile become results; `value` is the sum of row lane % 8, scaled. Lanes without a
 // row have nowhere to store.
 template <typename T>
 __device__ void finish_tile(const StepShared& b, const StepStage& stage, float value,
                             TileFinish finish, int tile, int lane) {
   if (stage.epilogue == StepEpilogue::kRope) {
-    const float mine = round_to<T>(value), other = __shfl_xor_sync(kFullWarp, mine, 8);
+    const float mine = round_to<T>(value), other = __shfl_xor_sync(kFullWarp, mine, kStepPairs);
     const float turned = mine * finish.cosine + other * finish.residual;
     return put(finish, from_f32<T>(finish.turns ? turned : mine));
   }
   if (stage.epilogue == StepEpilogue::kSilu) {
-    const float mine = round_to<T>(value), up = __shfl_xor_sync(kFullWarp, mine, 8);
+    const float mine = round_to<T>(value), up = __shfl_xor_sync(kFullWarp, mine, kStepPairs);
     return put(finish, from_f32<T>(__fdividef(mine, 1.0f + __expf(-mine)) * up));
   }
   if (stage.f32_out) {
@@ -235,11 +239,11 @@ __device__ void finish_tile(const StepShared& b, const StepStage& stage, float v
   put(finish, from_f32<T>(value + to_f32(residual)));
 }
 
-// All warps multiply a tile; one of them calls done(total of row lane % 16, scaled, fetched) at the
+// All warps multiply a tile; one of them calls done(total of row lane % 8, scaled, fetched) at the
 // end, with fetched = fetch() asked for at the start.
 template <typename T, typename Sum, typename Fetch, typename Done>
 __device__ void run_tile(StepConsumer& c, StepShared& b, std::uint32_t x, int row_bytes,
-                         Fetch fetch, Done done) {
+                         int scale_at, Fetch fetch, Done done) {
   const int buffer = c.tiles % kStepPartials;
   const unsigned phase = static_cast<unsigned>(c.tiles / kStepPartials) & 1;
   const bool finishes = c.tiles % kStepWarps == c.warp;
@@ -247,11 +251,12 @@ __device__ void run_tile(StepConsumer& c, StepShared& b, std::uint32_t x, int ro
   TileFinish finish{};
   if (finishes) finish = fetch();
   const int first = c.place_of_group(), part = first * kStepSlotWarps + c.warp % kStepSlotWarps;
-  const TileSums<Sum> sums = multiply_tile<T, Sum>(c, x, row_bytes, first);
-  c.pass((row_bytes + kStepChunk - 1) / kStepChunk);
+  const TileSums<Sum> sums = multiply_tile<T, Sum>(c, x, row_bytes, first, scale_at);
+  const int slots = (row_bytes + kStepChunk - 1) / kStepChunk;
+  c.pass(slots);
   mbarrier_wait(shared_address(&b.taken[buffer]),
                 phase ^ 1);  // the sums that were here are used up
-  leave_sums(sums, b.partial[buffer], part, c.lane);
+  if (first < slots) leave_sums(sums, b.partial[buffer], part, c.lane);
   if (std::is_same_v<Sum, int> && part == 0 && c.lane < kStepRows) {
     b.scales[buffer][c.lane] = static_cast<std::uint16_t>(sums.scale);
   }
@@ -259,7 +264,7 @@ __device__ void run_tile(StepConsumer& c, StepShared& b, std::uint32_t x, int ro
   if (c.lane == 0) mbarrier_arrive(shared_address(&b.summed[buffer]));
   if (!finishes) return;
   mbarrier_wait(shared_address(&b.summed[buffer]), phase);
-  float total = total_of(Sum{}, b.partial[buffer], c.lane);
+  float total = total_of(Sum{}, b.partial[buffer], slots, c.lane);
   if constexpr (std::is_same_v<Sum, int>) {
     const std::uint32_t scale = b.scales[buffer][c.lane % kStepRows];  // bf16
     total = total * b.unit * b.tiny * __uint_as_float(scale << 16);
@@ -296,7 +301,7 @@ __device__ __noinline__ void run_product() {
   for (int t = step_first_tile(b.block, b.blocks, stage.rotation); t < stage.tiles; t += b.blocks) {
     const int slot = mixture ? t / per_matrix : 0, tile = t - slot * per_matrix;
     run_tile<T, Sum>(
-        c, b, x, row_bytes,
+        c, b, x, row_bytes, scale_place(stage, tile, c.lane % kStepRows),
         [&] { return fetch_finish<T>(b, stage, tile, slot * stage.half, c.lane); },
         [&](float total, TileFinish finish) {
           finish_tile<T>(b, stage, total, finish, tile, c.lane);

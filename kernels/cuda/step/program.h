@@ -85,8 +85,8 @@ struct StepPosition {
   std::int32_t turns_rows = 0, turns_size = 0;  // P, Dh
 };
 
-// Rows of a tile, the M of the tensor cores' product.
-inline constexpr int kStepRows = 16;
+// Rows of a tile: half the M of the tensor cores' product (step/product.cuh). Pairs of them.
+inline constexpr int kStepRows = 8, kStepPairs = kStepRows / 2;
 // Warps that compute, and those that feed them: a warp issues its lanes' bulk copies one after the
 // other, so it takes several to issue as fast as memory delivers.
 inline constexpr int kStepWarps = 16;
@@ -102,7 +102,7 @@ inline constexpr int kStepThreads = kStepConsumers + kStepFillers * 32;
 inline constexpr int kStepSlotWarps = 4;
 inline constexpr int kStepGroups = kStepWarps / kStepSlotWarps;
 // Bytes of a row in one slot of the ring, and those of them that are a warp's.
-inline constexpr int kStepChunk = 1024;
+inline constexpr int kStepChunk = 2048;
 inline constexpr int kStepPart = kStepChunk / kStepSlotWarps;
 // Slots that may be on their way at a time. More would not raise the rate, only make every other
 // access of the multiprocessor queue behind them.
@@ -114,18 +114,20 @@ inline constexpr int kStepMaxSlots = 16;
 // A group waits for a slot by the parity of its rounds, so it may not be a round ahead of what has
 // arrived: its slot before is kStepGroups back, and all is there that is kStepInFlight behind that.
 inline constexpr int kStepMinSlots = kStepGroups + kStepInFlight;
+// Keys, or values, in a row of a slot of the ring, and in a slot.
+inline constexpr int kStepRowKeys = 8, kStepSlotKeys = kStepRowKeys * kStepRows;
 // Digits of x, most of the experts that a token chooses, of experts, of stages, of tiles that a
 // block sums up over several experts.
 inline constexpr int kStepDigits = 3;
 inline constexpr int kStepMaxTopK = 16;
 inline constexpr int kStepMaxExperts = 256;
 inline constexpr int kStepMaxStages = 1024;
-inline constexpr int kStepMaxOpenTiles = 16;
+inline constexpr int kStepMaxOpenTiles = 32;
 // Query heads that share one pass over keys and values.
 inline constexpr int kStepHeadTile = 4;
 // Cosines and sines of a position, at the most.
 inline constexpr int kStepMaxTurns = 256;
-inline constexpr int kStepMaxHeadSize = kStepChunk / 4 / 2;  // four keys are a row of a slot
+inline constexpr int kStepMaxHeadSize = kStepChunk / kStepRowKeys / 2;
 // Units of attention (groups of query heads) whose splits are counted.
 inline constexpr int kStepMaxUnits = 1024;
 
@@ -139,9 +141,6 @@ ENGINE_STEP_FUNCTION inline int step_first_tile(int block, int blocks, int rotat
   const int first = block - rotation;
   return first < 0 ? first + blocks : first;
 }
-
-// Keys, or values, that a slot of the ring holds: four to each of its rows.
-inline constexpr int kStepSlotKeys = 4 * kStepRows;
 
 // Floats of what a warp, or a split, leaves of one head: sums (Dh), maximum, total, two of padding.
 ENGINE_STEP_FUNCTION inline int step_record_floats(int head_size) { return head_size + 4; }

@@ -93,7 +93,7 @@ __device__ void fetch_queries(StepShared& b, const StepStage& stage, const Atten
 // bytes off a multiple of 128 apart, and no two quarters that lanes read at once meet a bank.
 __device__ inline int quarter_key(int i) { return (i % 2 * 2 + i / 2) * 4; }
 __device__ inline int quarter_place(int i, int row_bytes) {
-  return i % 2 * kStepPitch + i / 2 * 4 * row_bytes;
+  return i % 2 * StepKeyTile::kPitch + i / 2 * 4 * row_bytes;
 }
 // The first of the two keys, of 16, whose scores a lane has; the other is the next.
 __device__ inline int lane_key(int g) { return quarter_key(g % 4) + g / 4 * 2; }
@@ -245,8 +245,8 @@ __device__ void attend_keys(StepConsumer& c, StepShared& b, AttentionState<T, kB
     const int keys = turn < 0 ? 1 : min(kStepSlotKeys, left) - chunk * 16;
     if (mine && keys > 0) {
       attend_chunk(c, b, s, turn < 0,
-                   static_cast<std::uint32_t>(chunk * (16 / kStepRowKeys) * kStepPitch), keys,
-                   scale);
+                   static_cast<std::uint32_t>(chunk * (16 / kStepRowKeys) * StepKeyTile::kPitch),
+                   keys, scale);
     } else if (mine) {
       skip_chunk(c);
     }

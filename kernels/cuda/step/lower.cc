@@ -103,11 +103,13 @@ bool serves(const CudaArch& arch, DType dtype, std::int64_t tokens) {
   return arch.hopper() && tokens == 1 && is_half(dtype);
 }
 
-std::int32_t tiles_of(std::int64_t rows) { return narrow((rows + kStepRows - 1) / kStepRows); }
+int tile_rows_of(const Weight& weight) {
+  const std::int64_t element = weight.format == QuantFormat::kInt8 ? 1 : 2;
+  return step_tile_rows(narrow(weight.columns * element));
+}
 
-// Tiles of pairs of rows.
-std::int32_t pair_tiles(std::int64_t pairs) {
-  return narrow((pairs + kStepPairs - 1) / kStepPairs);
+std::int32_t tiles_of(std::int64_t rows, int tile_rows) {
+  return narrow((rows + tile_rows - 1) / tile_rows);
 }
 
 // The fields that every product has.
@@ -115,7 +117,8 @@ StepStage product(const Weight& weight, const void* x, void* out) {
   StepStage stage;
   stage.kind = StepKind::kProduct;
   stage.int8_weight = weight.format == QuantFormat::kInt8;
-  stage.tiles = tiles_of(weight.rows);
+  stage.tile_rows = static_cast<std::int8_t>(tile_rows_of(weight));
+  stage.tiles = tiles_of(weight.rows, stage.tile_rows);
   stage.columns = narrow(weight.columns);
   stage.rows = narrow(weight.rows);
   stage.x = x;
@@ -245,7 +248,7 @@ bool lower_call(const CudaArch& arch, const AttentionInCall& call, StepProgram* 
   StepStage stage = product(call.qkv, call.x.data, call.q.data);
   stage.epilogue = StepEpilogue::kRope;
   stage.half = narrow(head_size / 2);
-  stage.tiles = pair_tiles(call.qkv.rows / 2);
+  stage.tiles = tiles_of(call.qkv.rows, stage.tile_rows);
   stage.eps = call.eps;
   stage.norm = call.norm.data;
   stage.k = call.k_cache.data;
@@ -283,7 +286,7 @@ bool lower_call(const CudaArch& arch, const FeedForwardCall& call, Workspace scr
   StepStage up = product(call.gate_up, call.x.data, inner.data);
   up.epilogue = StepEpilogue::kSilu;
   up.half = narrow(call.down.columns);
-  up.tiles = pair_tiles(call.down.columns);
+  up.tiles = tiles_of(2 * call.down.columns, up.tile_rows);
   up.eps = call.eps;
   up.norm = call.norm.data;
   StepStage down = product(call.down, inner.data, call.x.data);
@@ -299,7 +302,7 @@ bool lower_call(const CudaArch& arch, const MoeFeedForwardCall& call, Workspace 
       !streams(call.down, call.x.dtype) || call.router.format != plain_format(call.x.dtype) ||
       !streams(call.router, call.x.dtype) || !is_vector_aligned(call.x) ||
       !is_vector_aligned(call.norm) || call.experts > kStepMaxExperts ||
-      call.top_k > kStepMaxTopK || tiles_of(width) > arch.sms * kStepMaxOpenTiles) {
+      call.top_k > kStepMaxTopK || width > std::int64_t{arch.sms} * kStepMaxOpenRows) {
     return false;
   }
   const Tensor inner = scratch.take(call.x.dtype, {call.top_k, inner_size});
@@ -308,7 +311,7 @@ bool lower_call(const CudaArch& arch, const MoeFeedForwardCall& call, Workspace 
   up.epilogue = StepEpilogue::kSilu;
   up.rows = narrow(2 * inner_size);
   up.half = narrow(inner_size);
-  up.tiles = narrow(pair_tiles(inner_size) * call.top_k);
+  up.tiles = narrow(tiles_of(2 * inner_size, up.tile_rows) * call.top_k);
   up.eps = call.eps;
   up.norm = call.norm.data;
   up.router = call.router.data;
@@ -317,7 +320,7 @@ bool lower_call(const CudaArch& arch, const MoeFeedForwardCall& call, Workspace 
   StepStage down = product(call.down, inner.data, call.x.data);
   down.kind = StepKind::kMoeDown;
   down.rows = narrow(width);
-  down.tiles = tiles_of(width);
+  down.tiles = tiles_of(width, down.tile_rows);
   down.residual = call.x.data;
   down.experts = up.experts;
   down.top_k = up.top_k;

@@ -1,4 +1,4 @@
-// A tile of a product: eight rows of a weight, streamed through the ring, times x in shared memory.
+// A tile of a product: rows of a weight, streamed through the ring, times x in shared memory.
 //
 // A lane's 16 bytes of a row are, as they are, the four A operands of one mma m16n8k16 (or m16n8k32
 // of int8): words 0 and 2 as row g of A, words 1 and 3 as its row g + 8. So an mma multiplies eight
@@ -8,11 +8,12 @@
 // and lane (g, d) has the sum of digit d; other columns hold copies, whose sums nobody reads. The
 // order in which the elements of K meet is free as long as both sides agree, so rows stay as the
 // checkpoint has them, nothing is converted and no register is moved.
-// A group of four warps takes a slot, each 512 bytes of every row, and the next group the next
+// A group of four warps takes a slot, each a quarter of every row, and the next group the next
 // slot. The warps' sums are added, in the order of the slots, by one of them, which changes from
 // tile to tile and then finishes the rows. int8: the int32 sums are exact, and so is their total;
-// it is rounded once. The scales of a tile come with its first slot, behind the first row. Small
-// tiles keep the blocks close to each other: one with a tile more than others has them wait for it.
+// it is rounded once. The scales of a tile come with its first slot, behind the first row. A tile
+// has eight rows or sixteen (step_tile_rows): small ones keep the blocks close to each other, as
+// one with a tile more than others has them wait for it; but each has to be finished.
 #pragma once
 
 #include <type_traits>
@@ -32,68 +33,62 @@ __device__ void multiply(int (&sums)[4], uint4 row, uint2 x) {
   mma_16832(sums, {row.x, row.y, row.z, row.w}, x.x, x.y);
 }
 
-// A lane's sums of the warp's part of row g of a tile, even steps and odd ones apart: of its digit,
-// with int8 weights.
+// A lane's sums of the warp's part of a tile, of its digit with int8 weights: of rows g and g + 8,
+// or, of a tile of eight, of row g, in even steps and in odd ones.
 template <typename Sum>
 struct TileSums {
-  Sum even[4] = {}, odd[4] = {};
-  unsigned scale = 0;  // int8: bits of that of row lane % 8, in the group that has the first slot
-
-  __device__ Sum total() const { return even[0] + even[3] + (odd[0] + odd[3]); }
+  Sum first[4] = {}, second[4] = {};
+  unsigned scale = 0;  // int8: bits of that of the lane's row, in the group that has the first slot
 };
 
-// The warp's part of one slot, whose lane begins at `place` and in x at `x`.
-template <typename T, typename Sum>
-__device__ void multiply_slot(TileSums<Sum>& sums, std::uint32_t place, std::uint32_t x) {
-#pragma unroll
-  for (unsigned k = 0; k < kStepPart; k += 128) {
-    multiply<T>(sums.even, load_shared(place + k), load_shared_pair(x + k));
-    multiply<T>(sums.odd, load_shared(place + k + 64), load_shared_pair(x + k + 64));
-  }
-}
-// The same where only the first `bytes` from the lane's beginning on exist; past them there may be
-// NaN.
-template <typename T, typename Sum>
-__device__ void multiply_some(TileSums<Sum>& sums, std::uint32_t place, std::uint32_t x,
+// The warp's part of one slot, whose lane begins at `place` and in x at `x`. Of it only the first
+// `bytes` from the lane's beginning on exist, unless kWhole; past them there may be NaN.
+template <int kRows, bool kWhole, typename T, typename Sum>
+__device__ void multiply_slot(TileSums<Sum>& sums, std::uint32_t place, std::uint32_t x,
                               int bytes) {
-#pragma unroll 1
-  for (int k = 0; k < kStepPart; k += 128) {
-    const auto skip = static_cast<std::uint32_t>(k);
-    uint4 even = make_uint4(0, 0, 0, 0), odd = even;
-    uint2 x_even = make_uint2(0, 0), x_odd = x_even;
-    if (k < bytes) {
-      even = load_shared(place + skip);
-      x_even = load_shared_pair(x + skip);
+  using Tile = StepTile<kRows>;
+  constexpr int kStep = kRows == 16 ? 64 : 128;
+  constexpr std::uint32_t kSecond = kRows == 16 ? 8 * Tile::kPitch : 64;
+#pragma unroll(kWhole ? Tile::kPart / kStep : 1)
+  for (int k = 0; k < Tile::kPart; k += kStep) {
+    const auto at = static_cast<std::uint32_t>(k);
+    uint4 first = make_uint4(0, 0, 0, 0), second = first;
+    uint2 x_first = make_uint2(0, 0), x_second = x_first;
+    if (kWhole || k < bytes) {
+      first = load_shared(place + at);
+      x_first = load_shared_pair(x + at);
     }
-    if (k + 64 < bytes) {
-      odd = load_shared(place + skip + 64);
-      x_odd = load_shared_pair(x + skip + 64);
+    if (kWhole || k + kStep - 64 < bytes) {
+      second = load_shared(place + kSecond + at);
+      if (kRows == 8) x_second = load_shared_pair(x + at + 64);
     }
-    multiply<T>(sums.even, even, x_even);
-    multiply<T>(sums.odd, odd, x_odd);
+    multiply<T>(sums.first, first, x_first);
+    multiply<T>(sums.second, second, kRows == 16 ? x_first : x_second);
   }
 }
 
 // The warp's part of one tile, whose slots from `first` on, every kStepGroups-th, are its group's;
 // `x` is the lane's column, at a shared address.
-template <typename T, typename Sum>
+template <int kRows, typename T, typename Sum>
 __device__ TileSums<Sum> multiply_tile(const StepConsumer& c, std::uint32_t x, int row_bytes,
                                        int first, int scale_at) {
+  using Tile = StepTile<kRows>;
   TileSums<Sum> sums;
-  const int within = c.warp % kStepSlotWarps * kStepPart + c.lane % 4 * 16;
-  const auto offset = static_cast<std::uint32_t>(c.lane / 4 * kStepPitch + within);
+  const int within = c.warp % kStepSlotWarps * Tile::kPart + c.lane % 4 * 16;
+  const auto offset = static_cast<std::uint32_t>(c.lane / 4 * Tile::kPitch + within);
   StepRing own = c.ring;
   own.advance(first);
-  for (int k = first * kStepChunk; k < row_bytes; k += kStepGroups * kStepChunk) {
+  for (int k = first * Tile::kChunk; k < row_bytes; k += kStepGroups * Tile::kChunk) {
     c.wait_slot(own);
     const std::uint32_t place = own.slot() + offset, column = x + static_cast<std::uint32_t>(k);
     if (std::is_same_v<Sum, int> && k == 0) {
-      sums.scale = load_shared_u16(own.slot() + static_cast<std::uint32_t>(kStepChunk + scale_at));
+      sums.scale =
+          load_shared_u16(own.slot() + static_cast<std::uint32_t>(Tile::kChunk + scale_at));
     }
-    if (k + kStepChunk <= row_bytes) {
-      multiply_slot<T>(sums, place, column);
+    if (k + Tile::kChunk <= row_bytes) {
+      multiply_slot<kRows, true, T>(sums, place, column, 0);
     } else {
-      multiply_some<T>(sums, place, column, row_bytes - k - within);
+      multiply_slot<kRows, false, T>(sums, place, column, row_bytes - k - within);
     }
     c.release_slot(own);
     own.advance(kStepGroups);
@@ -102,45 +97,61 @@ __device__ TileSums<Sum> multiply_tile(const StepConsumer& c, std::uint32_t x, i
 }
 
 // The warp leaves its sums of the rows for the warp that adds them up.
-__device__ inline void leave_sums(const TileSums<float>& sums, long long (*partial)[kStepRows],
-                                  int part, int lane) {
-  if (lane % 4 == 0) reinterpret_cast<float*>(partial[part])[lane / 4] = sums.total();
+template <int kRows>
+__device__ void leave_sums(const TileSums<float>& sums, long long (*partial)[kStepMaxRows],
+                           int part, int lane) {
+  const float first = sums.first[0] + sums.first[3], second = sums.second[0] + sums.second[3];
+  if (lane % 4 != 0) return;
+  auto* rows = reinterpret_cast<float*>(partial[part]);
+  rows[lane / 4] = kRows == 16 ? first : first + second;
+  if (kRows == 16) rows[lane / 4 + 8] = second;
 }
-__device__ inline void leave_sums(const TileSums<int>& sums, long long (*partial)[kStepRows],
-                                  int part, int lane) {
-  const int digit0 = sums.total();
-  const int digit1 = __shfl_down_sync(kFullWarp, digit0, 1),
-            digit2 = __shfl_down_sync(kFullWarp, digit0, 2);
-  if (lane % 4 == 0) partial[part][lane / 4] = digit0 + 256ll * digit1 + 65536ll * digit2;
+template <int kRows>
+__device__ void leave_sums(const TileSums<int>& sums, long long (*partial)[kStepMaxRows], int part,
+                           int lane) {
+  const auto joined = [](int digit0) {
+    const int digit1 = __shfl_down_sync(kFullWarp, digit0, 1),
+              digit2 = __shfl_down_sync(kFullWarp, digit0, 2);
+    return digit0 + 256ll * digit1 + 65536ll * digit2;
+  };
+  const int first = sums.first[0] + sums.first[3], second = sums.second[0] + sums.second[3];
+  const long long upper = joined(kRows == 16 ? first : first + second);
+  const long long lower = kRows == 16 ? joined(second) : 0;
+  if (lane % 4 != 0) return;
+  partial[part][lane / 4] = upper;
+  if (kRows == 16) partial[part][lane / 4 + 8] = lower;
 }
 
-// Lane l gets the total of row l % 8, of the first `groups` groups' warps.
-template <typename Value, typename Sum>
-__device__ Sum sum_of_warps(const long long (*partial)[kStepRows], int groups, int lane) {
-  static_assert(32 / kStepRows == kStepGroups);
-  const int group = lane / kStepRows;
+// Lane l gets the total of row l % kRows, of the first `groups` groups' warps: others had no slot,
+// and left nothing.
+template <int kRows, typename Value, typename Sum>
+__device__ Sum sum_of_warps(const long long (*partial)[kStepMaxRows], int groups, int lane) {
+  constexpr int kGroups = kStepGroups * kRows / 32;  // of a lane
+  const int from = lane / kRows * kGroups;
   Sum total = 0;
 #pragma unroll
-  for (int w = 0; w < kStepSlotWarps; ++w) {
-    total += reinterpret_cast<const Value*>(partial[group * kStepSlotWarps + w])[lane % kStepRows];
+  for (int w = 0; w < kGroups * kStepSlotWarps; ++w) {
+    const Sum value =
+        reinterpret_cast<const Value*>(partial[from * kStepSlotWarps + w])[lane % kRows];
+    if (from + w / kStepSlotWarps < groups) total += value;
   }
-  if (group >= groups) total = 0;  // they had no slot, and left nothing
 #pragma unroll
-  for (int offset = kStepRows; offset < 32; offset *= 2) {
+  for (int offset = kRows; offset < 32; offset *= 2) {
     total += __shfl_xor_sync(kFullWarp, total, offset);
   }
   return total;
 }
-__device__ inline float total_of(float, const long long (*partial)[kStepRows], int groups,
-                                 int lane) {
-  return sum_of_warps<float, float>(partial, groups, lane);
+template <int kRows>
+__device__ float total_of(float, const long long (*partial)[kStepMaxRows], int groups, int lane) {
+  return sum_of_warps<kRows, float, float>(partial, groups, lane);
 }
-__device__ inline float total_of(int, const long long (*partial)[kStepRows], int groups, int lane) {
-  return static_cast<float>(sum_of_warps<long long, long long>(partial, groups, lane));
+template <int kRows>
+__device__ float total_of(int, const long long (*partial)[kStepMaxRows], int groups, int lane) {
+  return static_cast<float>(sum_of_warps<kRows, long long, long long>(partial, groups, lane));
 }
 
 // What the warp that finishes a tile fetches, and works out, before the sums are there, so that
-// after them comes nothing but arithmetic and stores. Of row lane % kStepRows, or of the pair.
+// after them comes nothing but arithmetic and stores. Of row lane % kRows, or of the pair.
 struct TileFinish {
   unsigned short* exchange = nullptr;  // where the result goes for later stages; null: nowhere
   void* out = nullptr;                 // and where it is stored, or null
@@ -150,20 +161,20 @@ struct TileFinish {
   bool turns = false;
 };
 
-// kRope: a pair of q or k is turned, and stored, or v, where it belongs. Lane r < kStepPairs has
-// the first of pair r, lane r + kStepPairs its second.
-template <typename T>
+// kRope: a pair of q or k is turned, and stored, or v, where it belongs. Lane r < kRows / 2 has
+// the first of pair r, lane r + kRows / 2 its second.
+template <int kRows, typename T>
 __device__ TileFinish fetch_rope(const StepShared& b, const StepStage& stage, int row, int lane) {
   TileFinish finish;
   const int head = row / stage.head_size, d = row - head * stage.head_size;
   if (head < stage.heads + stage.kv_heads) {
-    const bool is_first = lane % kStepRows < kStepPairs;
+    const bool is_first = lane % kRows < kRows / 2;
     const int pair = is_first ? d : d - stage.half;
     finish.turns = true;
     finish.cosine = b.turns[pair];
     finish.residual = is_first ? -b.turns[pair + stage.half] : b.turns[pair + stage.half];
   }
-  if (lane >= kStepRows) return finish;
+  if (lane >= kRows) return finish;
   if (stage.exchange >= 0) finish.exchange = b.exchange + stage.exchange + row;
   if (head < stage.heads) {
     if (stage.stores_out) finish.out = static_cast<T*>(stage.out) + head * stage.q_head + d;
@@ -178,14 +189,14 @@ __device__ TileFinish fetch_rope(const StepShared& b, const StepStage& stage, in
 }
 
 // `first` is the element of out where the tile's matrix starts.
-template <typename T>
+template <int kRows, typename T>
 __device__ TileFinish fetch_finish(const StepShared& b, const StepStage& stage, int tile, int first,
                                    int lane) {
-  const int row = tile_row(stage, tile, lane % kStepRows);
+  const int row = tile_row<kRows>(stage, tile, lane % kRows);
   TileFinish finish;
   if (row >= stage.rows) return finish;
-  if (stage.epilogue == StepEpilogue::kRope) return fetch_rope<T>(b, stage, row, lane);
-  const int rows = stage.epilogue == StepEpilogue::kSilu ? kStepPairs : kStepRows;
+  if (stage.epilogue == StepEpilogue::kRope) return fetch_rope<kRows, T>(b, stage, row, lane);
+  const int rows = stage.epilogue == StepEpilogue::kSilu ? kRows / 2 : kRows;
   if (lane >= rows) return finish;
   if (stage.f32_out) {
     finish.out = static_cast<float*>(stage.out) + row;
@@ -213,18 +224,18 @@ __device__ void put(const TileFinish& finish, T value) {
   if (finish.out != nullptr) *static_cast<T*>(finish.out) = value;
 }
 
-// The sums of a tile become results; `value` is the sum of row lane % 8, scaled. Lanes without a
-// row have nowhere to store.
-template <typename T>
+// The sums of a tile become results; `value` is the sum of row lane % kRows, scaled. Lanes without
+// a row have nowhere to store.
+template <int kRows, typename T>
 __device__ void finish_tile(const StepShared& b, const StepStage& stage, float value,
                             TileFinish finish, int tile, int lane) {
   if (stage.epilogue == StepEpilogue::kRope) {
-    const float mine = round_to<T>(value), other = __shfl_xor_sync(kFullWarp, mine, kStepPairs);
+    const float mine = round_to<T>(value), other = __shfl_xor_sync(kFullWarp, mine, kRows / 2);
     const float turned = mine * finish.cosine + other * finish.residual;
     return put(finish, from_f32<T>(finish.turns ? turned : mine));
   }
   if (stage.epilogue == StepEpilogue::kSilu) {
-    const float mine = round_to<T>(value), up = __shfl_xor_sync(kFullWarp, mine, kStepPairs);
+    const float mine = round_to<T>(value), up = __shfl_xor_sync(kFullWarp, mine, kRows / 2);
     return put(finish, from_f32<T>(__fdividef(mine, 1.0f + __expf(-mine)) * up));
   }
   if (stage.f32_out) {
@@ -232,16 +243,16 @@ __device__ void finish_tile(const StepShared& b, const StepStage& stage, float v
     return;
   }
   if (finish.residual_half == kStepAbsent && stage.residual_exchange >= 0) {
-    const int row = tile_row(stage, tile, lane % kStepRows);
+    const int row = tile_row<kRows>(stage, tile, lane % kRows);
     finish.residual_half = await_element(b, stage.residual_exchange + row);
   }
   const T residual = *reinterpret_cast<const T*>(&finish.residual_half);
   put(finish, from_f32<T>(value + to_f32(residual)));
 }
 
-// All warps multiply a tile; one of them calls done(total of row lane % 8, scaled, fetched) at the
-// end, with fetched = fetch() asked for at the start.
-template <typename T, typename Sum, typename Fetch, typename Done>
+// All warps multiply a tile; one of them calls done(total of row lane % kRows, scaled, fetched) at
+// the end, with fetched = fetch() asked for at the start.
+template <int kRows, typename T, typename Sum, typename Fetch, typename Done>
 __device__ void run_tile(StepConsumer& c, StepShared& b, std::uint32_t x, int row_bytes,
                          int scale_at, Fetch fetch, Done done) {
   const int buffer = c.tiles % kStepPartials;
@@ -251,22 +262,23 @@ __device__ void run_tile(StepConsumer& c, StepShared& b, std::uint32_t x, int ro
   TileFinish finish{};
   if (finishes) finish = fetch();
   const int first = c.place_of_group(), part = first * kStepSlotWarps + c.warp % kStepSlotWarps;
-  const TileSums<Sum> sums = multiply_tile<T, Sum>(c, x, row_bytes, first, scale_at);
-  const int slots = (row_bytes + kStepChunk - 1) / kStepChunk;
+  const TileSums<Sum> sums = multiply_tile<kRows, T, Sum>(c, x, row_bytes, first, scale_at);
+  constexpr int kChunk = StepTile<kRows>::kChunk;
+  const int slots = (row_bytes + kChunk - 1) / kChunk;
   c.pass(slots);
   mbarrier_wait(shared_address(&b.taken[buffer]),
                 phase ^ 1);  // the sums that were here are used up
-  if (first < slots) leave_sums(sums, b.partial[buffer], part, c.lane);
-  if (std::is_same_v<Sum, int> && part == 0 && c.lane < kStepRows) {
+  if (first < slots) leave_sums<kRows>(sums, b.partial[buffer], part, c.lane);
+  if (std::is_same_v<Sum, int> && part == 0 && c.lane < kRows) {
     b.scales[buffer][c.lane] = static_cast<std::uint16_t>(sums.scale);
   }
   __syncwarp();
   if (c.lane == 0) mbarrier_arrive(shared_address(&b.summed[buffer]));
   if (!finishes) return;
   mbarrier_wait(shared_address(&b.summed[buffer]), phase);
-  float total = total_of(Sum{}, b.partial[buffer], slots, c.lane);
+  float total = total_of<kRows>(Sum{}, b.partial[buffer], slots, c.lane);
   if constexpr (std::is_same_v<Sum, int>) {
-    const std::uint32_t scale = b.scales[buffer][c.lane % kStepRows];  // bf16
+    const std::uint32_t scale = b.scales[buffer][c.lane % kRows];  // bf16
     total = total * b.unit * b.tiny * __uint_as_float(scale << 16);
   }
   __syncwarp();
@@ -275,10 +287,11 @@ __device__ void run_tile(StepConsumer& c, StepShared& b, std::uint32_t x, int ro
 }
 
 // The lane's column of x: the shared address of what meets its first 16 bytes of a row.
-template <typename T, typename Sum>
+template <int kRows, typename T, typename Sum>
 __device__ std::uint32_t operand_column(const StepOperand<T>& operand, int warp, int lane) {
   const int column = lane / 4;
-  const int within = warp % kStepSlotWarps * kStepPart + lane % 4 * 16 + column % 2 * 8;
+  const int within =
+      warp % kStepSlotWarps * StepTile<kRows>::kPart + lane % 4 * 16 + column % 2 * 8;
   std::uint32_t base = shared_address(operand.values);
   if constexpr (std::is_same_v<Sum, int>) {
     base = shared_address(operand.digits + min(column / 2, kStepDigits - 1) * operand.plane);
@@ -287,24 +300,24 @@ __device__ std::uint32_t operand_column(const StepOperand<T>& operand, int warp,
 }
 
 // All tiles of this block in a stage of kind kProduct or kMoeUp, whose x is ready.
-template <typename T, typename Sum>
+template <int kRows, typename T, typename Sum>
 __device__ __noinline__ void run_product() {
   StepShared& b = step_shared();
   const StepStage& stage = present_stage(b);
   StepConsumer c(b);
   constexpr bool kInt8 = std::is_same_v<Sum, int>;
   const StepOperand<T> operand(b.x_area, stage);
-  const std::uint32_t x = operand_column<T, Sum>(operand, c.warp, c.lane);
+  const std::uint32_t x = operand_column<kRows, T, Sum>(operand, c.warp, c.lane);
   const int row_bytes = stage.columns * static_cast<int>(kInt8 ? 1 : sizeof(T));
   const bool mixture = stage.top_k > 0;
   const int per_matrix = mixture ? stage.tiles / stage.top_k : stage.tiles;
   for (int t = step_first_tile(b.block, b.blocks, stage.rotation); t < stage.tiles; t += b.blocks) {
     const int slot = mixture ? t / per_matrix : 0, tile = t - slot * per_matrix;
-    run_tile<T, Sum>(
-        c, b, x, row_bytes, scale_place(stage, tile, c.lane % kStepRows),
-        [&] { return fetch_finish<T>(b, stage, tile, slot * stage.half, c.lane); },
+    run_tile<kRows, T, Sum>(
+        c, b, x, row_bytes, scale_place<kRows>(stage, tile, c.lane % kRows),
+        [&] { return fetch_finish<kRows, T>(b, stage, tile, slot * stage.half, c.lane); },
         [&](float total, TileFinish finish) {
-          finish_tile<T>(b, stage, total, finish, tile, c.lane);
+          finish_tile<kRows, T>(b, stage, total, finish, tile, c.lane);
         });
   }
   c.leave(b);

@@ -88,24 +88,18 @@ __device__ void fetch_queries(StepShared& b, const StepStage& stage, const Atten
   }
 }
 
-// Sixteen keys are two rows of the slot; four adjacent ones are what a lane has of V, so that they
-// are its k in the second product, and quarter `i` of the sixteen lies in row i % 2: rows are 64
-// bytes off a multiple of 128 apart, and no two quarters that lanes read at once meet a bank.
-__device__ inline int quarter_key(int i) { return (i % 2 * 2 + i / 2) * 4; }
-__device__ inline int quarter_place(int i, int row_bytes) {
-  return i % 2 * StepKeyTile::kPitch + i / 2 * 4 * row_bytes;
-}
-// The first of the two keys, of 16, whose scores a lane has; the other is the next.
-__device__ inline int lane_key(int g) { return quarter_key(g % 4) + g / 4 * 2; }
+// The first of the two keys, of 16, whose scores a lane has; the other is the next. The order makes
+// the four keys of a lane's k in the second product adjacent.
+__device__ inline int lane_key(int g) { return g % 4 * 4 + g / 4 * 2; }
 
-// Scores, in units of log 2, of 16 keys at shared address `rows`, in two rows of the ring's slot:
+// Scores, in units of log 2, of 16 keys at shared address `rows`, four to a row of the ring's slot:
 // of head t and the keys lane_key and lane_key + 1; −∞ where these are not below `keys`. Heads that
 // the item does not have get scores of whatever b.queries holds, which nobody reads.
 template <typename T, int kBlocks, bool kExact>
 __device__ float2 scores_of(const AttentionState<T, kBlocks, kExact>& s, std::uint32_t queries,
                             std::uint32_t rows, int keys, float scale) {
   const int row_bytes = s.row_bytes(), key = lane_key(s.g);
-  const int place = quarter_place(s.g % 4, row_bytes) + s.g / 4 * 2 * row_bytes;
+  const int place = s.g % 4 * kStepPitch + s.g / 4 * 2 * row_bytes;
   const std::uint32_t first =
       rows + static_cast<std::uint32_t>((key < keys ? place : 0) + s.t * 16);
   const std::uint32_t second =
@@ -167,16 +161,15 @@ __device__ WeightColumns take_scores(AttentionState<T, kBlocks, kExact>& s, floa
 template <typename T, int kBlocks, bool kExact>
 __device__ void add_values(AttentionState<T, kBlocks, kExact>& s, std::uint32_t rows, int keys,
                            WeightColumns weights) {
+  const std::uint32_t first = rows + static_cast<std::uint32_t>(s.t * kStepPitch + s.g * 16);
   const int row_bytes = s.row_bytes();
-  const std::uint32_t first =
-      rows + static_cast<std::uint32_t>(quarter_place(s.t, row_bytes) + s.g * 16);
 #pragma unroll
   for (unsigned c = 0; c < s.kChunks; ++c) {
     uint4 value[4];
 #pragma unroll
     for (int i = 0; i < 4; ++i) {  // what lies past the keys may be NaN
-      const bool exists = quarter_key(s.t) + i < keys &&
-                          (kExact || static_cast<int>(c) * 128 + s.g * 16 < row_bytes);
+      const bool exists =
+          s.t * 4 + i < keys && (kExact || static_cast<int>(c) * 128 + s.g * 16 < row_bytes);
       value[i] = exists ? load_shared(first + c * 128 + static_cast<std::uint32_t>(i * row_bytes))
                         : make_uint4(0, 0, 0, 0);
     }
@@ -244,9 +237,8 @@ __device__ void attend_keys(StepConsumer& c, StepShared& b, AttentionState<T, kB
     const int chunk = turn < 0 ? 0 : c.warp % kStepSlotWarps;
     const int keys = turn < 0 ? 1 : min(kStepSlotKeys, left) - chunk * 16;
     if (mine && keys > 0) {
-      attend_chunk(c, b, s, turn < 0,
-                   static_cast<std::uint32_t>(chunk * (16 / kStepRowKeys) * StepKeyTile::kPitch),
-                   keys, scale);
+      attend_chunk(c, b, s, turn < 0, static_cast<std::uint32_t>(chunk * 4 * kStepPitch), keys,
+                   scale);
     } else if (mine) {
       skip_chunk(c);
     }

@@ -11,7 +11,7 @@
 
 namespace engine::cuda {
 
-inline constexpr int kStepPartials = 4;  // tiles whose sums may be waiting for their last warp
+inline constexpr int kStepPartials = 3;  // tiles whose sums may be waiting for their last warp
 
 // An item of attention: query heads [head, head + heads) of key/value head `kv`, keys [begin, end).
 struct AttentionItem {
@@ -42,8 +42,8 @@ struct alignas(128) StepShared {
   Mbarrier summed[kStepPartials], taken[kStepPartials];
   Mbarrier routed;
   // The sums of a tile, of each warp: int64 with int8 weights, else float.
-  long long partial[kStepPartials][kStepWarps][kStepMaxRows];
-  std::uint16_t scales[kStepPartials][kStepMaxRows];  // of the tile, with int8 weights
+  long long partial[kStepPartials][kStepWarps][kStepRows];
+  std::uint16_t scales[kStepPartials][kStepRows];  // of the tile, with int8 weights
   alignas(16) StepStage stage[2];  // this one and the next, for the warps that compute
   alignas(16) StepStage fill_stage[kStepFillers][2];  // the same, for each warp that fills
   alignas(16) float reduce[kStepWarps];
@@ -53,18 +53,14 @@ struct alignas(128) StepShared {
   std::uint32_t parity, last;
   std::int32_t position;   // of the step's token, as it stands on the device
   bool stages_are_global;  // else they are the launch's own
+  float logits[kStepMaxExperts];
   std::int32_t chosen[kStepMaxTopK];
   float share[kStepMaxTopK];
-  AttentionItem item;  // of this block
+  float open[kStepMaxOpenTiles][kStepRows];  // kMoeDown: sums over the experts so far
+  AttentionItem item;                        // of this block
   StepPlace places[kStepWarps];
-  union {                           // of the stage that uses it
-    float logits[kStepMaxExperts];  // kMoeUp
-    float open[kStepMaxOpenRows];   // kMoeDown: sums over the experts so far
-    struct {                        // kAttention: q of the item, and this step's own key and value
-      alignas(16) char queries[kStepHeadTile][2 * kStepMaxHeadSize];
-      alignas(16) char own[2][2 * kStepMaxHeadSize];
-    };
-  };
+  alignas(16) char queries[kStepHeadTile][2 * kStepMaxHeadSize];  // q of the item
+  alignas(16) char own[2][2 * kStepMaxHeadSize];  // key and value of this step's own position
 };
 
 // The dynamic shared memory of the block starts with it. (A reference handed to a function that is
@@ -177,24 +173,13 @@ __device__ inline void stamp(StepShared& b, int which) {
   }
 }
 
-// The row of the weight that is row `r` of tile `tile`, of kRows; at or past stage.rows (or of
-// pairs past half) it does not exist.
-template <int kRows>
-__device__ int tile_row(const StepStage& stage, int tile, int r) {
-  constexpr int kPairs = kRows / 2;
-  if (stage.half == 0) return tile * kRows + r;
-  const int pair = tile * kPairs + r % kPairs;
+// The row of the weight that is row `r` of tile `tile`; at or past stage.rows (or of pairs past
+// half) it does not exist.
+__device__ inline int tile_row(const StepStage& stage, int tile, int r) {
+  if (stage.half == 0) return tile * kStepRows + r;
+  const int pair = tile * (kStepRows / 2) + r % 8;
   const int row = pair / stage.half * 2 * stage.half + pair % stage.half;
-  return r < kPairs ? row : row + stage.half;
-}
-
-// Bytes into the padding of a tile's first row in its first slot, where the scale of row `r` lies:
-// in vectors of eight, of which a tile of four pairs has four of the first rows in one vector and
-// four of the second in the next.
-template <int kRows>
-__device__ int scale_place(const StepStage& stage, int tile, int r) {
-  if (kRows == 16 || stage.half == 0) return r * 2;
-  return r / 4 * 16 + (tile * 4 % 8 + r % 4) * 2;
+  return r < 8 ? row : row + stage.half;
 }
 
 // The tiles of a stage that are this block's.

@@ -42,6 +42,25 @@ __device__ inline uint4 await_vector(const StepShared& b, int index) {
   return raw;
 }
 
+// A vector a lane that was loaded from `address`, again until nothing of it is absent; every lane
+// calls. As long as anything is missing to the warp, the last lane that misses something asks for
+// its own alone: elements come about in their order, and if all asked, over all blocks, they would
+// take a good part of what L2 delivers.
+__device__ inline void await_vectors(uint4& raw, const uint4* address) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  for (;;) {
+    const bool missing = has_absent(raw);
+    const unsigned lanes = __ballot_sync(kFullWarp, missing);
+    if (lanes == 0) return;
+    if (lane == 31 - __clz(static_cast<int>(lanes))) {
+      do raw = load_relaxed(address);
+      while (has_absent(raw));
+    }
+    __syncwarp();
+    if (missing && has_absent(raw)) raw = load_relaxed(address);
+  }
+}
+
 // Element `i` of what the stage computes: for later stages, and, unless it has no place of its own,
 // where the stage's result is stored.
 template <typename T>

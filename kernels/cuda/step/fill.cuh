@@ -9,9 +9,10 @@
 
 namespace engine::cuda {
 
-// One of the warps that fill the ring; it brings its part of the rows of every slot. All its lanes
-// know the same, and one of them copies.
+// One of the warps that fill the ring; it brings kRows rows of every slot. All its lanes know the
+// same, and one of them copies.
 struct StepFiller {
+  static constexpr int kRows = kStepRows / kStepFillers;
   StepRing ring, oldest;  // the slot to fill, and that of kStepInFlight slots ago
   int warp, lane;         // of those that fill
   std::uint64_t policy;
@@ -57,35 +58,31 @@ struct StepRows {
   int rows, row_bytes;
 };
 
-// A tile of which rows exist by eights: the warp's rows lie behind each other. Scales come by
-// eights too, into the padding of the slot's first row (scale_place).
-template <int kRows>
-__device__ void fill_whole_tile(StepFiller& f, const StepRows& m, const StepStage& stage,
-                                int tile) {
-  using Tile = StepTile<kRows>;
-  constexpr int kOwn = kRows / kStepFillers;  // rows of this warp
-  // Vectors of scales: this warp brings that of its rows, or of the half of the tile they begin.
-  const bool halves = stage.half > 0 || kRows == 16;
-  const int first = tile_row<kRows>(stage, tile, f.warp * kOwn);
-  const bool exists = first < m.rows;
-  const bool brings_scales =
-      exists && m.scales != nullptr && f.warp % (halves ? kStepFillers / 2 : kStepFillers) == 0;
-  const char* source = m.weight + static_cast<std::int64_t>(first) * m.row_bytes;
-  const std::uint16_t* scales = m.scales + first / 8 * 8;
-  for (int k = 0; k < m.row_bytes; k += Tile::kChunk) {
-    const auto bytes = static_cast<unsigned>(min(Tile::kChunk, m.row_bytes - k));
-    const bool with_scales = brings_scales && k == 0;
+// A tile of which rows exist by eights: the warp's rows lie behind each other. The scales of eight
+// rows are one copy, into the padding of the slot's first row.
+__device__ inline void fill_whole_tile(StepFiller& f, const StepRows& m, const StepStage& stage,
+                                       int tile) {
+  constexpr int kWarps = 8 / StepFiller::kRows;  // that share eight rows
+  const int eight = f.warp / kWarps, first = tile_row(stage, tile, eight * 8);
+  const bool exists = first < m.rows, brings_scales = m.scales != nullptr && f.warp % kWarps == 0;
+  const char* source =
+      m.weight +
+      static_cast<std::int64_t>(first + f.warp % kWarps * StepFiller::kRows) * m.row_bytes;
+  const std::uint16_t* scales = m.scales + first;
+  for (int k = 0; k < m.row_bytes; k += kStepChunk) {
+    const auto bytes = static_cast<unsigned>(min(kStepChunk, m.row_bytes - k));
+    const bool with_scales = exists && brings_scales && k == 0;
     f.await_slot();
     if (elect_one()) {
-      f.announce((exists ? kOwn * bytes : 0) + (with_scales ? 16 : 0));
+      f.announce((exists ? StepFiller::kRows * bytes : 0) + (with_scales ? 16 : 0));
       if (exists) {
 #pragma unroll
-        for (int r = 0; r < kOwn; ++r) {
-          f.copy((f.warp * kOwn + r) * Tile::kPitch,
+        for (int r = 0; r < StepFiller::kRows; ++r) {
+          f.copy((f.warp * StepFiller::kRows + r) * kStepPitch,
                  source + static_cast<std::int64_t>(r) * m.row_bytes + k, bytes);
         }
       }
-      if (with_scales) f.copy(Tile::kChunk + f.warp / (kStepFillers / 2) * 16, scales, 16);
+      if (with_scales) f.copy(kStepChunk + eight * 16, scales, 16);
     }
     __syncwarp();
     f.end_slot();
@@ -93,39 +90,37 @@ __device__ void fill_whole_tile(StepFiller& f, const StepRows& m, const StepStag
 }
 
 // Any tile: a lane a row, and, in one warp, a lane a scale.
-template <int kRows>
-__device__ void fill_any_tile(StepFiller& f, const StepRows& m, const StepStage& stage, int tile) {
-  using Tile = StepTile<kRows>;
-  constexpr int kOwn = kRows / kStepFillers;
-  const int r = f.warp * kOwn + f.lane;
-  const int row = f.lane < kOwn ? tile_row<kRows>(stage, tile, r) : m.rows;
+__device__ inline void fill_any_tile(StepFiller& f, const StepRows& m, const StepStage& stage,
+                                     int tile) {
+  const int r = f.warp * StepFiller::kRows + f.lane;
+  const int row = f.lane < StepFiller::kRows ? tile_row(stage, tile, r) : m.rows;
   const bool exists = row < m.rows;
   const auto existing = static_cast<unsigned>(__popc(__ballot_sync(kFullWarp, exists)));
   const char* source = m.weight + static_cast<std::int64_t>(row) * m.row_bytes;
-  const int scale_row = m.scales != nullptr && f.warp == 0 && f.lane < kRows
-                            ? tile_row<kRows>(stage, tile, f.lane)
+  const int scale_row = m.scales != nullptr && f.warp == 0 && f.lane < kStepRows
+                            ? tile_row(stage, tile, f.lane)
                             : m.rows;
-  for (int k = 0; k < m.row_bytes; k += Tile::kChunk) {
-    const auto bytes = static_cast<unsigned>(min(Tile::kChunk, m.row_bytes - k));
+  for (int k = 0; k < m.row_bytes; k += kStepChunk) {
+    const auto bytes = static_cast<unsigned>(min(kStepChunk, m.row_bytes - k));
     f.await_slot();
     if (k == 0 && scale_row < m.rows) {
-      const int place = Tile::kChunk + scale_place<kRows>(stage, tile, f.lane);
-      store_shared_u16(f.ring.slot() + static_cast<std::uint32_t>(place), m.scales[scale_row]);
+      store_shared_u16(f.ring.slot() + kStepChunk + static_cast<std::uint32_t>(f.lane * 2),
+                       m.scales[scale_row]);
     }
     __syncwarp();  // the scales are there before the slot can be full
     if (f.lane == 0) f.announce(existing * bytes);
     __syncwarp();  // the bytes are announced before any can arrive
-    if (exists) f.copy(r * Tile::kPitch, source + k, bytes);
+    if (exists) f.copy(r * kStepPitch, source + k, bytes);
     f.end_slot();
   }
 }
 
-template <int kRows>
-__device__ void fill_tile(StepFiller& f, const StepRows& m, const StepStage& stage, int tile) {
+__device__ inline void fill_tile(StepFiller& f, const StepRows& m, const StepStage& stage,
+                                 int tile) {
   if (stage.by_eight) {
-    fill_whole_tile<kRows>(f, m, stage, tile);
+    fill_whole_tile(f, m, stage, tile);
   } else {
-    fill_any_tile<kRows>(f, m, stage, tile);
+    fill_any_tile(f, m, stage, tile);
   }
 }
 
@@ -136,11 +131,7 @@ __device__ void fill_matrix_tile(StepFiller& f, const StepStage& stage, int inde
   const std::int64_t first = static_cast<std::int64_t>(index) * stage.rows;
   const StepRows matrix{static_cast<const char*>(stage.weight) + first * row_bytes,
                         stage.int8_weight ? stage.scales + first : nullptr, stage.rows, row_bytes};
-  if (stage.tile_rows == 8) {
-    fill_tile<8>(f, matrix, stage, tile);
-  } else {
-    fill_tile<16>(f, matrix, stage, tile);
-  }
+  fill_tile(f, matrix, stage, tile);
 }
 
 // This block's tiles of a product, or of the experts of a mixture.
@@ -158,7 +149,7 @@ __device__ void fill_router(StepFiller& f, const StepStage& stage) {
   rows.by_eight = stage.experts % 8 == 0;
   const StepRows router{static_cast<const char*>(stage.router), nullptr, stage.experts,
                         stage.columns * static_cast<int>(sizeof(T))};
-  for (int tile = 0; tile * 8 < stage.experts; ++tile) fill_tile<8>(f, router, rows, tile);
+  for (int tile = 0; tile * kStepRows < stage.experts; ++tile) fill_tile(f, router, rows, tile);
 }
 
 template <typename T>
@@ -175,7 +166,6 @@ template <typename T>
 __device__ void fill_attention(StepFiller& f, StepShared& b, const StepStage& stage) {
   const int position = step_position(b, stage), first = first_key_of(stage, position);
   const StepSplit split = step_split(position + 1 - first, stage.group, stage.kv_heads, b.blocks);
-  constexpr int kOwn = StepKeyTile::kRows / kStepFillers;  // rows of the slot of this warp
   const int key_bytes = stage.head_size * static_cast<int>(sizeof(T));
   for (int i = step_first_tile(b.block, b.blocks, stage.rotation); i < split.units * split.splits;
        i += b.blocks) {
@@ -184,10 +174,10 @@ __device__ void fill_attention(StepFiller& f, StepShared& b, const StepStage& st
     const T* values = static_cast<const T*>(stage.v) + item.kv * stage.v_head;
     const int end = min(item.end, position);
     for (int key = item.begin; key < end; key += kStepSlotKeys) {
-      // Keys of this warp's rows of the slot.
-      const int first = key + f.warp * kOwn * kStepRowKeys;
+      // Keys of this warp, four to a row of the slot.
+      const int first = key + f.warp * StepFiller::kRows * 4;
       const std::int64_t at = static_cast<std::int64_t>(first) * stage.head_size;
-      const int count = max(0, min(end - first, kOwn * kStepRowKeys));
+      const int count = max(0, min(end - first, StepFiller::kRows * 4));
 #pragma unroll
       for (int part = 0; part < 2; ++part) {
         const T* source = (part == 0 ? keys : values) + at;
@@ -195,11 +185,11 @@ __device__ void fill_attention(StepFiller& f, StepShared& b, const StepStage& st
         if (elect_one()) {
           f.announce(static_cast<unsigned>(count * key_bytes));
 #pragma unroll
-          for (int r = 0; r < kOwn; ++r) {
-            if (count <= r * kStepRowKeys) break;
-            f.copy((f.warp * kOwn + r) * StepKeyTile::kPitch,
-                   source + static_cast<std::int64_t>(r) * kStepRowKeys * stage.head_size,
-                   static_cast<unsigned>(min(kStepRowKeys, count - r * kStepRowKeys) * key_bytes));
+          for (int r = 0; r < StepFiller::kRows; ++r) {
+            if (count <= r * 4) break;
+            f.copy((f.warp * StepFiller::kRows + r) * kStepPitch,
+                   source + static_cast<std::int64_t>(r) * 4 * stage.head_size,
+                   static_cast<unsigned>(min(4, count - r * 4) * key_bytes));
           }
         }
         __syncwarp();

@@ -4,7 +4,7 @@
 // Each block has a few warps that fill a ring of shared memory with weights, in the order in which
 // the block will need them, and sixteen that multiply. These wait for the elements of x that other
 // blocks compute (step/exchange.cuh); the ring fills meanwhile, so memory streams across every
-// dependency. Rows of a product are dealt out in tiles, round robin over
+// dependency. Rows of a product are dealt out in tiles of 16, round robin over
 // blocks and on from where the stage before stopped, so that blocks get the same bytes in the long
 // run. Results do not depend on the number of slots, on which stages share a launch, or on timing:
 // sums are added in a fixed order, so an op alone and an op in a recorded step give the same bits.
@@ -30,19 +30,6 @@ __device__ void run_embed(const StepShared& b, const StepStage& stage) {
   }
 }
 
-template <typename T>
-__device__ void run_tiles(const StepStage& stage) {
-  if (stage.tile_rows == 8) {
-    return stage.int8_weight ? run_product<8, T, int>() : run_product<8, T, float>();
-  }
-  return stage.int8_weight ? run_product<16, T, int>() : run_product<16, T, float>();
-}
-
-template <int kRows, typename T>
-__device__ void run_moe_tiles(const StepStage& stage) {
-  return stage.int8_weight ? run_moe_down<kRows, T, int>() : run_moe_down<kRows, T, float>();
-}
-
 // Every thread that computes calls.
 template <typename T>
 __device__ void run_stage(StepShared& b, const StepStage& stage) {
@@ -58,9 +45,9 @@ __device__ void run_stage(StepShared& b, const StepStage& stage) {
       prepare_operand<T>(stage, 0);
       stamp(b, 2);
       if (stage.kind == StepKind::kMoeUp) run_router<T>();
-      return run_tiles<T>(stage);
+      return stage.int8_weight ? run_product<T, int>() : run_product<T, float>();
     case StepKind::kMoeDown:
-      return stage.tile_rows == 8 ? run_moe_tiles<8, T>(stage) : run_moe_tiles<16, T>(stage);
+      return stage.int8_weight ? run_moe_down<T, int>() : run_moe_down<T, float>();
   }
 }
 

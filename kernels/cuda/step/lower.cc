@@ -103,22 +103,14 @@ bool serves(const CudaArch& arch, DType dtype, std::int64_t tokens) {
   return arch.hopper() && tokens == 1 && is_half(dtype);
 }
 
-int tile_rows_of(const Weight& weight) {
-  const std::int64_t element = weight.format == QuantFormat::kInt8 ? 1 : 2;
-  return step_tile_rows(narrow(weight.columns * element));
-}
-
-std::int32_t tiles_of(std::int64_t rows, int tile_rows) {
-  return narrow((rows + tile_rows - 1) / tile_rows);
-}
+std::int32_t tiles_of(std::int64_t rows) { return narrow((rows + kStepRows - 1) / kStepRows); }
 
 // The fields that every product has.
 StepStage product(const Weight& weight, const void* x, void* out) {
   StepStage stage;
   stage.kind = StepKind::kProduct;
   stage.int8_weight = weight.format == QuantFormat::kInt8;
-  stage.tile_rows = static_cast<std::int8_t>(tile_rows_of(weight));
-  stage.tiles = tiles_of(weight.rows, stage.tile_rows);
+  stage.tiles = tiles_of(weight.rows);
   stage.columns = narrow(weight.columns);
   stage.rows = narrow(weight.rows);
   stage.x = x;
@@ -248,7 +240,7 @@ bool lower_call(const CudaArch& arch, const AttentionInCall& call, StepProgram* 
   StepStage stage = product(call.qkv, call.x.data, call.q.data);
   stage.epilogue = StepEpilogue::kRope;
   stage.half = narrow(head_size / 2);
-  stage.tiles = tiles_of(call.qkv.rows, stage.tile_rows);
+  stage.tiles = narrow((call.qkv.rows / 2 + 7) / 8);
   stage.eps = call.eps;
   stage.norm = call.norm.data;
   stage.k = call.k_cache.data;
@@ -286,7 +278,7 @@ bool lower_call(const CudaArch& arch, const FeedForwardCall& call, Workspace scr
   StepStage up = product(call.gate_up, call.x.data, inner.data);
   up.epilogue = StepEpilogue::kSilu;
   up.half = narrow(call.down.columns);
-  up.tiles = tiles_of(2 * call.down.columns, up.tile_rows);
+  up.tiles = narrow((call.down.columns + 7) / 8);
   up.eps = call.eps;
   up.norm = call.norm.data;
   StepStage down = product(call.down, inner.data, call.x.data);
@@ -302,7 +294,7 @@ bool lower_call(const CudaArch& arch, const MoeFeedForwardCall& call, Workspace 
       !streams(call.down, call.x.dtype) || call.router.format != plain_format(call.x.dtype) ||
       !streams(call.router, call.x.dtype) || !is_vector_aligned(call.x) ||
       !is_vector_aligned(call.norm) || call.experts > kStepMaxExperts ||
-      call.top_k > kStepMaxTopK || width > std::int64_t{arch.sms} * kStepMaxOpenRows) {
+      call.top_k > kStepMaxTopK || tiles_of(width) > arch.sms * kStepMaxOpenTiles) {
     return false;
   }
   const Tensor inner = scratch.take(call.x.dtype, {call.top_k, inner_size});
@@ -311,7 +303,7 @@ bool lower_call(const CudaArch& arch, const MoeFeedForwardCall& call, Workspace 
   up.epilogue = StepEpilogue::kSilu;
   up.rows = narrow(2 * inner_size);
   up.half = narrow(inner_size);
-  up.tiles = narrow(tiles_of(2 * inner_size, up.tile_rows) * call.top_k);
+  up.tiles = narrow((inner_size + 7) / 8 * call.top_k);
   up.eps = call.eps;
   up.norm = call.norm.data;
   up.router = call.router.data;
@@ -320,7 +312,7 @@ bool lower_call(const CudaArch& arch, const MoeFeedForwardCall& call, Workspace 
   StepStage down = product(call.down, inner.data, call.x.data);
   down.kind = StepKind::kMoeDown;
   down.rows = narrow(width);
-  down.tiles = tiles_of(width, down.tile_rows);
+  down.tiles = tiles_of(width);
   down.residual = call.x.data;
   down.experts = up.experts;
   down.top_k = up.top_k;

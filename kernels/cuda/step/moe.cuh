@@ -11,19 +11,18 @@ namespace engine::cuda {
 // x is ready, with its values. Every thread that computes calls.
 template <typename T>
 __device__ __noinline__ void run_router() {
-  constexpr int kRows = 8;
   StepShared& b = step_shared();
   const StepStage& stage = present_stage(b);
   StepConsumer c(b);
   const StepOperand<T> operand(b.x_area, stage);
-  const std::uint32_t x = operand_column<kRows, T, float>(operand, c.warp, c.lane);
+  const std::uint32_t x = operand_column<T, float>(operand, c.warp, c.lane);
   const int row_bytes = stage.columns * static_cast<int>(sizeof(T));
-  for (int first = 0; first < stage.experts; first += kRows) {
-    run_tile<kRows, T, float>(
-        c, b, x, row_bytes, 0, [] { return TileFinish{}; },
+  for (int first = 0; first < stage.experts; first += kStepRows) {
+    run_tile<T, float>(
+        c, b, x, row_bytes, [] { return TileFinish{}; },
         [&](float total, TileFinish) {
           const int expert = first + c.lane;
-          if (c.lane < kRows && expert < stage.experts) b.logits[expert] = total;
+          if (c.lane < kStepRows && expert < stage.experts) b.logits[expert] = total;
         });
   }
   consumers_sync();  // every logit is in
@@ -37,14 +36,14 @@ __device__ __noinline__ void run_router() {
 }
 
 // x += Σ_s w_s · inner_s · Wdown_sᵀ, expert after expert.
-template <int kRows, typename T, typename Sum>
+template <typename T, typename Sum>
 __device__ __noinline__ void run_moe_down() {
   StepShared& b = step_shared();
   const StepStage& stage = present_stage(b);
   StepConsumer c(b);
   constexpr bool kInt8 = std::is_same_v<Sum, int>;
   const StepOperand<T> operand(b.x_area, stage);
-  const std::uint32_t x = operand_column<kRows, T, Sum>(operand, c.warp, c.lane);
+  const std::uint32_t x = operand_column<T, Sum>(operand, c.warp, c.lane);
   const int row_bytes = stage.columns * static_cast<int>(kInt8 ? 1 : sizeof(T));
   for (int s = 0; s < stage.top_k; ++s) {
     if (s > 0) consumers_sync();  // nobody reads the x of the expert before
@@ -53,21 +52,20 @@ __device__ __noinline__ void run_moe_down() {
     int open = 0;
     for (int t = step_first_tile(b.block, b.blocks, stage.rotation); t < stage.tiles;
          t += b.blocks, ++open) {
-      run_tile<kRows, T, Sum>(
-          c, b, x, row_bytes, scale_place<kRows>(stage, t, c.lane % kRows),
+      run_tile<T, Sum>(
+          c, b, x, row_bytes,
           [&] {
-            return s + 1 < stage.top_k ? TileFinish{}
-                                       : fetch_finish<kRows, T>(b, stage, t, 0, c.lane);
+            return s + 1 < stage.top_k ? TileFinish{} : fetch_finish<T>(b, stage, t, 0, c.lane);
           },
           [&](float total, TileFinish finish) {
-            float& sum = b.open[open * kRows + c.lane % kRows];
+            float& sum = b.open[open][c.lane % kStepRows];
             const float so_far = (s == 0 ? 0.0f : sum) + share * total;
             if (s + 1 < stage.top_k) {
-              __syncwarp();  // every lane of a row have read it
-              if (c.lane < kRows) sum = so_far;
+              __syncwarp();  // both lanes of a row have read it
+              if (c.lane < kStepRows) sum = so_far;
               return;
             }
-            finish_tile<kRows, T>(b, stage, so_far, finish, t, c.lane);
+            finish_tile<T>(b, stage, so_far, finish, t, c.lane);
           });
     }
   }

@@ -153,17 +153,8 @@ __device__ void load_operand(const StepShared& b, const StepStage& stage, int sl
     value[i] = v < vectors ? load_relaxed(source + v) : make_uint4(0, 0, 0, 0);
   }
   if (!exchanged) return;
-  bool missing = true;
-  while (missing) {
-    missing = false;
 #pragma unroll
-    for (int i = 0; i < kHeld; ++i) {
-      if (has_absent(value[i])) {
-        value[i] = load_relaxed(source + tid + i * kStepConsumers);
-        missing = true;
-      }
-    }
-  }
+  for (int i = 0; i < kHeld; ++i) await_vectors(value[i], source + tid + i * kStepConsumers);
 }
 
 // Up to kHeld vectors of x a thread, into its registers: x as it is, or normalised. Returns a bound

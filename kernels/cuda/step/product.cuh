@@ -1,4 +1,4 @@
-// A tile of a product: rows of a weight, streamed through the ring, times x in shared memory.
+// A tile of a product: 16 rows of a weight, streamed through the ring, times x in shared memory.
 //
 // A lane's 16 bytes of a row are, as they are, the four A operands of one mma m16n8k16 (or m16n8k32
 // of int8): words 0 and 2 as row g of A, words 1 and 3 as its row g + 8. So an mma multiplies eight
@@ -8,12 +8,10 @@
 // and lane (g, d) has the sum of digit d; other columns hold copies, whose sums nobody reads. The
 // order in which the elements of K meet is free as long as both sides agree, so rows stay as the
 // checkpoint has them, nothing is converted and no register is moved.
-// A group of four warps takes a slot, each a quarter of every row, and the next group the next
+// A group of four warps takes a slot, each 256 bytes of every row, and the next group the next
 // slot. The warps' sums are added, in the order of the slots, by one of them, which changes from
 // tile to tile and then finishes the rows. int8: the int32 sums are exact, and so is their total;
-// it is rounded once. The scales of a tile come with its first slot, behind the first row. A tile
-// has eight rows or sixteen (step_tile_rows): small ones keep the blocks close to each other, as
-// one with a tile more than others has them wait for it; but each has to be finished.
+// it is rounded once. The scales of a tile come with its first slot, behind the first row.
 #pragma once
 
 #include <type_traits>
@@ -33,62 +31,65 @@ __device__ void multiply(int (&sums)[4], uint4 row, uint2 x) {
   mma_16832(sums, {row.x, row.y, row.z, row.w}, x.x, x.y);
 }
 
-// A lane's sums of the warp's part of a tile, of its digit with int8 weights: of rows g and g + 8,
-// or, of a tile of eight, of row g, in even steps and in odd ones.
+// A lane's sums of the warp's part of rows g and g + 8 of a tile: of its digit, with int8 weights.
 template <typename Sum>
 struct TileSums {
-  Sum first[4] = {}, second[4] = {};
-  unsigned scale = 0;  // int8: bits of that of the lane's row, in the group that has the first slot
+  Sum upper[4] = {}, lower[4] = {};
+  unsigned scale = 0;  // int8: bits of that of row lane % 16, in the group that has the first slot
 };
 
-// The warp's part of one slot, whose lane begins at `place` and in x at `x`. Of it only the first
-// `bytes` from the lane's beginning on exist, unless kWhole; past them there may be NaN.
-template <int kRows, bool kWhole, typename T, typename Sum>
-__device__ void multiply_slot(TileSums<Sum>& sums, std::uint32_t place, std::uint32_t x,
+// The warp's part of one slot, whose lane begins at `place` and in x at `x`.
+template <typename T, typename Sum>
+__device__ void multiply_slot(TileSums<Sum>& sums, std::uint32_t place, std::uint32_t x) {
+#pragma unroll
+  for (unsigned k = 0; k < kStepPart; k += 64) {
+    const uint4 upper = load_shared(place + k), lower = load_shared(place + 8 * kStepPitch + k);
+    const uint2 value = load_shared_pair(x + k);
+    multiply<T>(sums.upper, upper, value);
+    multiply<T>(sums.lower, lower, value);
+  }
+}
+// The same where only the first `bytes` from the lane's beginning on exist; past them there may be
+// NaN.
+template <typename T, typename Sum>
+__device__ void multiply_some(TileSums<Sum>& sums, std::uint32_t place, std::uint32_t x,
                               int bytes) {
-  using Tile = StepTile<kRows>;
-  constexpr int kStep = kRows == 16 ? 64 : 128;
-  constexpr std::uint32_t kSecond = kRows == 16 ? 8 * Tile::kPitch : 64;
-#pragma unroll(kWhole ? Tile::kPart / kStep : 1)
-  for (int k = 0; k < Tile::kPart; k += kStep) {
-    const auto at = static_cast<std::uint32_t>(k);
-    uint4 first = make_uint4(0, 0, 0, 0), second = first;
-    uint2 x_first = make_uint2(0, 0), x_second = x_first;
-    if (kWhole || k < bytes) {
-      first = load_shared(place + at);
-      x_first = load_shared_pair(x + at);
+#pragma unroll 1
+  for (int k = 0; k < kStepPart; k += 64) {
+    uint4 upper = make_uint4(0, 0, 0, 0), lower = upper;
+    uint2 value = make_uint2(0, 0);
+    if (k < bytes) {
+      const auto skip = static_cast<std::uint32_t>(k);
+      upper = load_shared(place + skip);
+      lower = load_shared(place + 8 * kStepPitch + skip);
+      value = load_shared_pair(x + skip);
     }
-    if (kWhole || k + kStep - 64 < bytes) {
-      second = load_shared(place + kSecond + at);
-      if (kRows == 8) x_second = load_shared_pair(x + at + 64);
-    }
-    multiply<T>(sums.first, first, x_first);
-    multiply<T>(sums.second, second, kRows == 16 ? x_first : x_second);
+    multiply<T>(sums.upper, upper, value);
+    multiply<T>(sums.lower, lower, value);
   }
 }
 
 // The warp's part of one tile, whose slots from `first` on, every kStepGroups-th, are its group's;
 // `x` is the lane's column, at a shared address.
-template <int kRows, typename T, typename Sum>
+template <typename T, typename Sum>
 __device__ TileSums<Sum> multiply_tile(const StepConsumer& c, std::uint32_t x, int row_bytes,
-                                       int first, int scale_at) {
-  using Tile = StepTile<kRows>;
+                                       int first) {
   TileSums<Sum> sums;
-  const int within = c.warp % kStepSlotWarps * Tile::kPart + c.lane % 4 * 16;
-  const auto offset = static_cast<std::uint32_t>(c.lane / 4 * Tile::kPitch + within);
+  const int within = c.warp % kStepSlotWarps * kStepPart + c.lane % 4 * 16;
+  const auto offset = static_cast<std::uint32_t>(c.lane / 4 * kStepPitch + within);
   StepRing own = c.ring;
   own.advance(first);
-  for (int k = first * Tile::kChunk; k < row_bytes; k += kStepGroups * Tile::kChunk) {
+  for (int k = first * kStepChunk; k < row_bytes; k += kStepGroups * kStepChunk) {
     c.wait_slot(own);
     const std::uint32_t place = own.slot() + offset, column = x + static_cast<std::uint32_t>(k);
     if (std::is_same_v<Sum, int> && k == 0) {
-      sums.scale =
-          load_shared_u16(own.slot() + static_cast<std::uint32_t>(Tile::kChunk + scale_at));
+      sums.scale = load_shared_u16(own.slot() + kStepChunk +
+                                   static_cast<std::uint32_t>(c.lane % kStepRows * 2));
     }
-    if (k + Tile::kChunk <= row_bytes) {
-      multiply_slot<kRows, true, T>(sums, place, column, 0);
+    if (k + kStepChunk <= row_bytes) {
+      multiply_slot<T>(sums, place, column);
     } else {
-      multiply_slot<kRows, false, T>(sums, place, column, row_bytes - k - within);
+      multiply_some<T>(sums, place, column, row_bytes - k - within);
     }
     c.release_slot(own);
     own.advance(kStepGroups);
@@ -96,62 +97,47 @@ __device__ TileSums<Sum> multiply_tile(const StepConsumer& c, std::uint32_t x, i
   return sums;
 }
 
-// The warp leaves its sums of the rows for the warp that adds them up.
-template <int kRows>
-__device__ void leave_sums(const TileSums<float>& sums, long long (*partial)[kStepMaxRows],
-                           int part, int lane) {
-  const float first = sums.first[0] + sums.first[3], second = sums.second[0] + sums.second[3];
+// The warp leaves its sums of rows g and g + 8 for the warp that adds them up.
+__device__ inline void leave_sums(const TileSums<float>& sums, long long (*partial)[kStepRows],
+                                  int warp, int lane) {
   if (lane % 4 != 0) return;
-  auto* rows = reinterpret_cast<float*>(partial[part]);
-  rows[lane / 4] = kRows == 16 ? first : first + second;
-  if (kRows == 16) rows[lane / 4 + 8] = second;
+  auto* rows = reinterpret_cast<float*>(partial[warp]);
+  rows[lane / 4] = sums.upper[0] + sums.upper[3];
+  rows[lane / 4 + 8] = sums.lower[0] + sums.lower[3];
 }
-template <int kRows>
-__device__ void leave_sums(const TileSums<int>& sums, long long (*partial)[kStepMaxRows], int part,
-                           int lane) {
-  const auto joined = [](int digit0) {
-    const int digit1 = __shfl_down_sync(kFullWarp, digit0, 1),
-              digit2 = __shfl_down_sync(kFullWarp, digit0, 2);
-    return digit0 + 256ll * digit1 + 65536ll * digit2;
-  };
-  const int first = sums.first[0] + sums.first[3], second = sums.second[0] + sums.second[3];
-  const long long upper = joined(kRows == 16 ? first : first + second);
-  const long long lower = kRows == 16 ? joined(second) : 0;
+__device__ inline void leave_sums(const TileSums<int>& sums, long long (*partial)[kStepRows],
+                                  int warp, int lane) {
+  const int upper = sums.upper[0] + sums.upper[3], lower = sums.lower[0] + sums.lower[3];
+  const int upper1 = __shfl_down_sync(kFullWarp, upper, 1),
+            upper2 = __shfl_down_sync(kFullWarp, upper, 2),
+            lower1 = __shfl_down_sync(kFullWarp, lower, 1),
+            lower2 = __shfl_down_sync(kFullWarp, lower, 2);
   if (lane % 4 != 0) return;
-  partial[part][lane / 4] = upper;
-  if (kRows == 16) partial[part][lane / 4 + 8] = lower;
+  const auto joined = [](int d0, int d1, int d2) { return d0 + 256ll * d1 + 65536ll * d2; };
+  partial[warp][lane / 4] = joined(upper, upper1, upper2);
+  partial[warp][lane / 4 + 8] = joined(lower, lower1, lower2);
 }
 
-// Lane l gets the total of row l % kRows, of the first `groups` groups' warps: others had no slot,
-// and left nothing.
-template <int kRows, typename Value, typename Sum>
-__device__ Sum sum_of_warps(const long long (*partial)[kStepMaxRows], int groups, int lane) {
-  constexpr int kGroups = kStepGroups * kRows / 32;  // of a lane
-  const int from = lane / kRows * kGroups;
-  Sum total = 0;
+// Lane l gets the total of row l % 16.
+__device__ inline float total_of(float, const long long (*partial)[kStepRows], int lane) {
+  float total = 0.0f;
 #pragma unroll
-  for (int w = 0; w < kGroups * kStepSlotWarps; ++w) {
-    const Sum value =
-        reinterpret_cast<const Value*>(partial[from * kStepSlotWarps + w])[lane % kRows];
-    if (from + w / kStepSlotWarps < groups) total += value;
+  for (int w = 0; w < kStepWarps / 2; ++w) {
+    total += reinterpret_cast<const float*>(partial[lane / 16 * (kStepWarps / 2) + w])[lane % 16];
   }
+  return total + __shfl_xor_sync(kFullWarp, total, 16);
+}
+__device__ inline float total_of(int, const long long (*partial)[kStepRows], int lane) {
+  long long total = 0;
 #pragma unroll
-  for (int offset = kRows; offset < 32; offset *= 2) {
-    total += __shfl_xor_sync(kFullWarp, total, offset);
+  for (int w = 0; w < kStepWarps / 2; ++w) {
+    total += partial[lane / 16 * (kStepWarps / 2) + w][lane % 16];
   }
-  return total;
-}
-template <int kRows>
-__device__ float total_of(float, const long long (*partial)[kStepMaxRows], int groups, int lane) {
-  return sum_of_warps<kRows, float, float>(partial, groups, lane);
-}
-template <int kRows>
-__device__ float total_of(int, const long long (*partial)[kStepMaxRows], int groups, int lane) {
-  return static_cast<float>(sum_of_warps<kRows, long long, long long>(partial, groups, lane));
+  return static_cast<float>(total + __shfl_xor_sync(kFullWarp, total, 16));
 }
 
 // What the warp that finishes a tile fetches, and works out, before the sums are there, so that
-// after them comes nothing but arithmetic and stores. Of row lane % kRows, or of the pair.
+// after them comes nothing but arithmetic and stores. Of row lane % kStepRows, or of the pair.
 struct TileFinish {
   unsigned short* exchange = nullptr;  // where the result goes for later stages; null: nowhere
   void* out = nullptr;                 // and where it is stored, or null
@@ -161,20 +147,19 @@ struct TileFinish {
   bool turns = false;
 };
 
-// kRope: a pair of q or k is turned, and stored, or v, where it belongs. Lane r < kRows / 2 has
-// the first of pair r, lane r + kRows / 2 its second.
-template <int kRows, typename T>
+// kRope: a pair of q or k is turned, and stored, or v, where it belongs. Lane r < 8 has the first
+// of pair r, lane r + 8 its second.
+template <typename T>
 __device__ TileFinish fetch_rope(const StepShared& b, const StepStage& stage, int row, int lane) {
   TileFinish finish;
   const int head = row / stage.head_size, d = row - head * stage.head_size;
   if (head < stage.heads + stage.kv_heads) {
-    const bool is_first = lane % kRows < kRows / 2;
-    const int pair = is_first ? d : d - stage.half;
+    const int pair = lane < 8 ? d : d - stage.half;
     finish.turns = true;
     finish.cosine = b.turns[pair];
-    finish.residual = is_first ? -b.turns[pair + stage.half] : b.turns[pair + stage.half];
+    finish.residual = lane < 8 ? -b.turns[pair + stage.half] : b.turns[pair + stage.half];
   }
-  if (lane >= kRows) return finish;
+  if (lane >= kStepRows) return finish;
   if (stage.exchange >= 0) finish.exchange = b.exchange + stage.exchange + row;
   if (head < stage.heads) {
     if (stage.stores_out) finish.out = static_cast<T*>(stage.out) + head * stage.q_head + d;
@@ -189,14 +174,14 @@ __device__ TileFinish fetch_rope(const StepShared& b, const StepStage& stage, in
 }
 
 // `first` is the element of out where the tile's matrix starts.
-template <int kRows, typename T>
+template <typename T>
 __device__ TileFinish fetch_finish(const StepShared& b, const StepStage& stage, int tile, int first,
                                    int lane) {
-  const int row = tile_row<kRows>(stage, tile, lane % kRows);
+  const int row = tile_row(stage, tile, lane % kStepRows);
   TileFinish finish;
   if (row >= stage.rows) return finish;
-  if (stage.epilogue == StepEpilogue::kRope) return fetch_rope<kRows, T>(b, stage, row, lane);
-  const int rows = stage.epilogue == StepEpilogue::kSilu ? kRows / 2 : kRows;
+  if (stage.epilogue == StepEpilogue::kRope) return fetch_rope<T>(b, stage, row, lane);
+  const int rows = stage.epilogue == StepEpilogue::kSilu ? kStepRows / 2 : kStepRows;
   if (lane >= rows) return finish;
   if (stage.f32_out) {
     finish.out = static_cast<float*>(stage.out) + row;
@@ -224,18 +209,18 @@ __device__ void put(const TileFinish& finish, T value) {
   if (finish.out != nullptr) *static_cast<T*>(finish.out) = value;
 }
 
-// The sums of a tile become results; `value` is the sum of row lane % kRows, scaled. Lanes without
-// a row have nowhere to store.
-template <int kRows, typename T>
+// The sums of a tile become results; `value` is the sum of row lane % 16, scaled. Lanes without a
+// row have nowhere to store.
+template <typename T>
 __device__ void finish_tile(const StepShared& b, const StepStage& stage, float value,
                             TileFinish finish, int tile, int lane) {
   if (stage.epilogue == StepEpilogue::kRope) {
-    const float mine = round_to<T>(value), other = __shfl_xor_sync(kFullWarp, mine, kRows / 2);
+    const float mine = round_to<T>(value), other = __shfl_xor_sync(kFullWarp, mine, 8);
     const float turned = mine * finish.cosine + other * finish.residual;
     return put(finish, from_f32<T>(finish.turns ? turned : mine));
   }
   if (stage.epilogue == StepEpilogue::kSilu) {
-    const float mine = round_to<T>(value), up = __shfl_xor_sync(kFullWarp, mine, kRows / 2);
+    const float mine = round_to<T>(value), up = __shfl_xor_sync(kFullWarp, mine, 8);
     return put(finish, from_f32<T>(__fdividef(mine, 1.0f + __expf(-mine)) * up));
   }
   if (stage.f32_out) {
@@ -243,18 +228,18 @@ __device__ void finish_tile(const StepShared& b, const StepStage& stage, float v
     return;
   }
   if (finish.residual_half == kStepAbsent && stage.residual_exchange >= 0) {
-    const int row = tile_row<kRows>(stage, tile, lane % kRows);
+    const int row = tile_row(stage, tile, lane % kStepRows);
     finish.residual_half = await_element(b, stage.residual_exchange + row);
   }
   const T residual = *reinterpret_cast<const T*>(&finish.residual_half);
   put(finish, from_f32<T>(value + to_f32(residual)));
 }
 
-// All warps multiply a tile; one of them calls done(total of row lane % kRows, scaled, fetched) at
-// the end, with fetched = fetch() asked for at the start.
-template <int kRows, typename T, typename Sum, typename Fetch, typename Done>
+// All warps multiply a tile; one of them calls done(total of row lane % 16, scaled, fetched) at the
+// end, with fetched = fetch() asked for at the start.
+template <typename T, typename Sum, typename Fetch, typename Done>
 __device__ void run_tile(StepConsumer& c, StepShared& b, std::uint32_t x, int row_bytes,
-                         int scale_at, Fetch fetch, Done done) {
+                         Fetch fetch, Done done) {
   const int buffer = c.tiles % kStepPartials;
   const unsigned phase = static_cast<unsigned>(c.tiles / kStepPartials) & 1;
   const bool finishes = c.tiles % kStepWarps == c.warp;
@@ -262,23 +247,21 @@ __device__ void run_tile(StepConsumer& c, StepShared& b, std::uint32_t x, int ro
   TileFinish finish{};
   if (finishes) finish = fetch();
   const int first = c.place_of_group(), part = first * kStepSlotWarps + c.warp % kStepSlotWarps;
-  const TileSums<Sum> sums = multiply_tile<kRows, T, Sum>(c, x, row_bytes, first, scale_at);
-  constexpr int kChunk = StepTile<kRows>::kChunk;
-  const int slots = (row_bytes + kChunk - 1) / kChunk;
-  c.pass(slots);
+  const TileSums<Sum> sums = multiply_tile<T, Sum>(c, x, row_bytes, first);
+  c.pass((row_bytes + kStepChunk - 1) / kStepChunk);
   mbarrier_wait(shared_address(&b.taken[buffer]),
                 phase ^ 1);  // the sums that were here are used up
-  if (first < slots) leave_sums<kRows>(sums, b.partial[buffer], part, c.lane);
-  if (std::is_same_v<Sum, int> && part == 0 && c.lane < kRows) {
+  leave_sums(sums, b.partial[buffer], part, c.lane);
+  if (std::is_same_v<Sum, int> && part == 0 && c.lane < kStepRows) {
     b.scales[buffer][c.lane] = static_cast<std::uint16_t>(sums.scale);
   }
   __syncwarp();
   if (c.lane == 0) mbarrier_arrive(shared_address(&b.summed[buffer]));
   if (!finishes) return;
   mbarrier_wait(shared_address(&b.summed[buffer]), phase);
-  float total = total_of<kRows>(Sum{}, b.partial[buffer], slots, c.lane);
+  float total = total_of(Sum{}, b.partial[buffer], c.lane);
   if constexpr (std::is_same_v<Sum, int>) {
-    const std::uint32_t scale = b.scales[buffer][c.lane % kRows];  // bf16
+    const std::uint32_t scale = b.scales[buffer][c.lane % kStepRows];  // bf16
     total = total * b.unit * b.tiny * __uint_as_float(scale << 16);
   }
   __syncwarp();
@@ -287,11 +270,10 @@ __device__ void run_tile(StepConsumer& c, StepShared& b, std::uint32_t x, int ro
 }
 
 // The lane's column of x: the shared address of what meets its first 16 bytes of a row.
-template <int kRows, typename T, typename Sum>
+template <typename T, typename Sum>
 __device__ std::uint32_t operand_column(const StepOperand<T>& operand, int warp, int lane) {
   const int column = lane / 4;
-  const int within =
-      warp % kStepSlotWarps * StepTile<kRows>::kPart + lane % 4 * 16 + column % 2 * 8;
+  const int within = warp % kStepSlotWarps * kStepPart + lane % 4 * 16 + column % 2 * 8;
   std::uint32_t base = shared_address(operand.values);
   if constexpr (std::is_same_v<Sum, int>) {
     base = shared_address(operand.digits + min(column / 2, kStepDigits - 1) * operand.plane);
@@ -300,24 +282,24 @@ __device__ std::uint32_t operand_column(const StepOperand<T>& operand, int warp,
 }
 
 // All tiles of this block in a stage of kind kProduct or kMoeUp, whose x is ready.
-template <int kRows, typename T, typename Sum>
+template <typename T, typename Sum>
 __device__ __noinline__ void run_product() {
   StepShared& b = step_shared();
   const StepStage& stage = present_stage(b);
   StepConsumer c(b);
   constexpr bool kInt8 = std::is_same_v<Sum, int>;
   const StepOperand<T> operand(b.x_area, stage);
-  const std::uint32_t x = operand_column<kRows, T, Sum>(operand, c.warp, c.lane);
+  const std::uint32_t x = operand_column<T, Sum>(operand, c.warp, c.lane);
   const int row_bytes = stage.columns * static_cast<int>(kInt8 ? 1 : sizeof(T));
   const bool mixture = stage.top_k > 0;
   const int per_matrix = mixture ? stage.tiles / stage.top_k : stage.tiles;
   for (int t = step_first_tile(b.block, b.blocks, stage.rotation); t < stage.tiles; t += b.blocks) {
     const int slot = mixture ? t / per_matrix : 0, tile = t - slot * per_matrix;
-    run_tile<kRows, T, Sum>(
-        c, b, x, row_bytes, scale_place<kRows>(stage, tile, c.lane % kRows),
-        [&] { return fetch_finish<kRows, T>(b, stage, tile, slot * stage.half, c.lane); },
+    run_tile<T, Sum>(
+        c, b, x, row_bytes,
+        [&] { return fetch_finish<T>(b, stage, tile, slot * stage.half, c.lane); },
         [&](float total, TileFinish finish) {
-          finish_tile<kRows, T>(b, stage, total, finish, tile, c.lane);
+          finish_tile<T>(b, stage, total, finish, tile, c.lane);
         });
   }
   c.leave(b);

@@ -38,13 +38,12 @@ enum class StepEpilogue : std::uint8_t {
 struct alignas(16) StepStage {
   StepKind kind = StepKind::kProduct;
   StepEpilogue epilogue = StepEpilogue::kStore;
-  bool int8_weight = false;   // else of the program's element type T
-  bool by_eight = false;      // rows, and their scales, exist and are aligned by eights
-  bool f32_out = false;       // kStore: out and residual are f32, else T
-  bool stores_out = true;     // else a later stage overwrites out, and the exchange alone gets it
-  std::int8_t tile_rows = 8;  // 8 or 16
-  // Tiles of as many rows that the stage is cut into; block b has those that step_first_tile
-  // gives, and every `blocks`-th from there. kEmbed and kNorm: 1. kAttention: 0.
+  bool int8_weight = false;  // else of the program's element type T
+  bool by_eight = false;     // rows, and their scales, exist and are aligned by eights
+  bool f32_out = false;      // kStore: out and residual are f32, else T
+  bool stores_out = true;    // else a later stage overwrites out, and the exchange alone gets it
+  // Tiles of kStepRows rows that the stage is cut into; block b has those that
+  // step_first_tile gives, and every `blocks`-th from there. kEmbed and kNorm: 1. kAttention: 0.
   std::int32_t tiles = 0;
   std::int32_t rotation = 0;  // tiles of the stages before, modulo the blocks
   // Offsets in the exchange, in elements; negative: not there. Of out (kRope: q, k and v behind
@@ -86,6 +85,8 @@ struct StepPosition {
   std::int32_t turns_rows = 0, turns_size = 0;  // P, Dh
 };
 
+// Rows of a tile, the M of the tensor cores' product.
+inline constexpr int kStepRows = 16;
 // Warps that compute, and those that feed them: a warp issues its lanes' bulk copies one after the
 // other, so it takes several to issue as fast as memory delivers.
 inline constexpr int kStepWarps = 16;
@@ -100,46 +101,31 @@ inline constexpr int kStepThreads = kStepConsumers + kStepFillers * 32;
 // slot.
 inline constexpr int kStepSlotWarps = 4;
 inline constexpr int kStepGroups = kStepWarps / kStepSlotWarps;
-// A tile of a product: kRows rows of a weight, which fill slots of the ring with pieces of kChunk
-// bytes of each; a warp multiplies kPart of them. Rows in a slot lie 64 bytes off a multiple of 128
-// apart, so that two rows meet no bank twice.
-template <int kTileRows>
-struct StepTile {
-  static constexpr int kRows = kTileRows, kPairs = kRows / 2;
-  static constexpr int kChunk = 16384 / kRows, kPart = kChunk / kStepSlotWarps;
-  static constexpr int kPitch = kChunk + 64, kBytes = kRows * kPitch;
-};
-// A tile has eight rows, but sixteen where those of eight would be over sooner than it takes to
-// finish one: of rows shorter than that many bytes.
-inline constexpr int kStepMaxRows = 16;
-inline constexpr int kStepLongRow = 8192;
-ENGINE_STEP_FUNCTION inline int step_tile_rows(int row_bytes) {
-  return row_bytes >= kStepLongRow ? 8 : 16;
-}
-// The tile whose rows a slot of keys or values looks like: each has kStepRowKeys of them.
-using StepKeyTile = StepTile<8>;
-inline constexpr int kStepRowKeys = 8, kStepSlotKeys = kStepRowKeys * StepKeyTile::kRows;
+// Bytes of a row in one slot of the ring, and those of them that are a warp's.
+inline constexpr int kStepChunk = 1024;
+inline constexpr int kStepPart = kStepChunk / kStepSlotWarps;
 // Slots that may be on their way at a time. More would not raise the rate, only make every other
 // access of the multiprocessor queue behind them.
 inline constexpr int kStepInFlight = 3;
-inline constexpr int kStepSlotBytes =
-    StepTile<8>::kBytes > StepTile<16>::kBytes ? StepTile<8>::kBytes : StepTile<16>::kBytes;
+// Rows in a slot lie 64 bytes off a multiple of 128 apart, so that two rows meet no bank twice.
+inline constexpr int kStepPitch = kStepChunk + 64;
+inline constexpr int kStepSlotBytes = kStepRows * kStepPitch;
 inline constexpr int kStepMaxSlots = 16;
 // A group waits for a slot by the parity of its rounds, so it may not be a round ahead of what has
 // arrived: its slot before is kStepGroups back, and all is there that is kStepInFlight behind that.
 inline constexpr int kStepMinSlots = kStepGroups + kStepInFlight;
-// Digits of x, most of the experts that a token chooses, of experts, of stages, of rows that a
+// Digits of x, most of the experts that a token chooses, of experts, of stages, of tiles that a
 // block sums up over several experts.
 inline constexpr int kStepDigits = 3;
 inline constexpr int kStepMaxTopK = 16;
 inline constexpr int kStepMaxExperts = 256;
 inline constexpr int kStepMaxStages = 1024;
-inline constexpr int kStepMaxOpenRows = 256;
+inline constexpr int kStepMaxOpenTiles = 16;
 // Query heads that share one pass over keys and values.
 inline constexpr int kStepHeadTile = 4;
 // Cosines and sines of a position, at the most.
 inline constexpr int kStepMaxTurns = 256;
-inline constexpr int kStepMaxHeadSize = StepKeyTile::kChunk / kStepRowKeys / 2;
+inline constexpr int kStepMaxHeadSize = kStepChunk / 4 / 2;  // four keys are a row of a slot
 // Units of attention (groups of query heads) whose splits are counted.
 inline constexpr int kStepMaxUnits = 1024;
 
@@ -153,6 +139,9 @@ ENGINE_STEP_FUNCTION inline int step_first_tile(int block, int blocks, int rotat
   const int first = block - rotation;
   return first < 0 ? first + blocks : first;
 }
+
+// Keys, or values, that a slot of the ring holds: four to each of its rows.
+inline constexpr int kStepSlotKeys = 4 * kStepRows;
 
 // Floats of what a warp, or a split, leaves of one head: sums (Dh), maximum, total, two of padding.
 ENGINE_STEP_FUNCTION inline int step_record_floats(int head_size) { return head_size + 4; }

@@ -42,22 +42,31 @@ __device__ inline uint4 await_vector(const StepShared& b, int index) {
   return raw;
 }
 
-// A vector a lane that was loaded from `address`, again until nothing of it is absent; every lane
-// calls. As long as anything is missing to the warp, the last lane that misses something asks for
-// its own alone: elements come about in their order, and if all asked, over all blocks, they would
-// take a good part of what L2 delivers.
-__device__ inline void await_vectors(uint4& raw, const uint4* address) {
+// Vectors of a lane, the first loaded from `address` and each other `apart` vectors behind the one
+// before, again until nothing of them is absent; every lane calls. As long as anything is missing
+// to the warp, the last lane that misses something asks for its last such vector alone: elements
+// come about in their order, and if all asked, over all blocks, they would take a good part of what
+// L2 delivers.
+template <int kHeld>
+__device__ void await_vectors(uint4 (&raw)[kHeld], const uint4* address, int apart) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
   for (;;) {
-    const bool missing = has_absent(raw);
-    const unsigned lanes = __ballot_sync(kFullWarp, missing);
+    int last = -1;
+#pragma unroll
+    for (int i = 0; i < kHeld; ++i) {
+      if (has_absent(raw[i])) last = i;
+    }
+    const unsigned lanes = __ballot_sync(kFullWarp, last >= 0);
     if (lanes == 0) return;
     if (lane == 31 - __clz(static_cast<int>(lanes))) {
-      do raw = load_relaxed(address);
-      while (has_absent(raw));
+      while (has_absent(load_relaxed(address + last * apart))) {
+      }
     }
     __syncwarp();
-    if (missing && has_absent(raw)) raw = load_relaxed(address);
+#pragma unroll
+    for (int i = 0; i < kHeld; ++i) {
+      if (has_absent(raw[i])) raw[i] = load_relaxed(address + i * apart);
+    }
   }
 }
 

@@ -152,9 +152,7 @@ __device__ void load_operand(const StepShared& b, const StepStage& stage, int sl
     const int v = tid + i * kStepConsumers;
     value[i] = v < vectors ? load_relaxed(source + v) : make_uint4(0, 0, 0, 0);
   }
-  if (!exchanged) return;
-#pragma unroll
-  for (int i = 0; i < kHeld; ++i) await_vectors(value[i], source + tid + i * kStepConsumers);
+  if (exchanged) await_vectors(value, source + tid, kStepConsumers);
 }
 
 // Up to kHeld vectors of x a thread, into its registers: x as it is, or normalised. Returns a bound

@@ -11,7 +11,7 @@
 
 namespace engine::cuda {
 
-inline constexpr int kStepPartials = 3;  // tiles whose sums may be waiting for their last warp
+inline constexpr int kStepPartials = 4;  // tiles whose sums may be waiting for their last warp
 
 // An item of attention: query heads [head, head + heads) of key/value head `kv`, keys [begin, end).
 struct AttentionItem {
@@ -53,14 +53,18 @@ struct alignas(128) StepShared {
   std::uint32_t parity, last;
   std::int32_t position;   // of the step's token, as it stands on the device
   bool stages_are_global;  // else they are the launch's own
-  float logits[kStepMaxExperts];
   std::int32_t chosen[kStepMaxTopK];
   float share[kStepMaxTopK];
-  float open[kStepMaxOpenTiles][kStepRows];  // kMoeDown: sums over the experts so far
-  AttentionItem item;                        // of this block
+  AttentionItem item;  // of this block
   StepPlace places[kStepWarps];
-  alignas(16) char queries[kStepHeadTile][2 * kStepMaxHeadSize];  // q of the item
-  alignas(16) char own[2][2 * kStepMaxHeadSize];  // key and value of this step's own position
+  union {                                      // of the stage that uses it
+    float logits[kStepMaxExperts];             // kMoeUp
+    float open[kStepMaxOpenTiles][kStepRows];  // kMoeDown: sums over the experts so far
+    struct {  // kAttention: q of the item, and this step's own key and value
+      alignas(16) char queries[kStepHeadTile][2 * kStepMaxHeadSize];
+      alignas(16) char own[2][2 * kStepMaxHeadSize];
+    };
+  };
 };
 
 // The dynamic shared memory of the block starts with it. (A reference handed to a function that is

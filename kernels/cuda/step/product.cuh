@@ -292,8 +292,9 @@ __device__ __noinline__ void run_product() {
   const std::uint32_t x = operand_column<T, Sum>(operand, c.warp, c.lane);
   const int row_bytes = stage.columns * static_cast<int>(kInt8 ? 1 : sizeof(T));
   const bool mixture = stage.top_k > 0;
-  const int per_matrix = mixture ? stage.tiles / stage.top_k : stage.tiles;
-  for (int t = step_first_tile(b.block, b.blocks, stage.rotation); t < stage.tiles; t += b.blocks) {
+  const int tiles = stage.tiles, blocks = b.blocks;  // else they are loaded for every tile
+  const int per_matrix = mixture ? tiles / stage.top_k : tiles;
+  for (int t = step_first_tile(b.block, blocks, stage.rotation); t < tiles; t += blocks) {
     const int slot = mixture ? t / per_matrix : 0, tile = t - slot * per_matrix;
     run_tile<T, Sum>(
         c, b, x, row_bytes,

@@ -194,6 +194,7 @@ __device__ __forceinline__ void consume_steps(const Sm90BackwardArguments& a,
   // order.
   const bool turns = Tile::kHead == 128 || a.deterministic;
   const auto arrive = [&](std::uint64_t* barrier) {
+    __syncwarp();  // every lane has read, or written
     if (lane == 0) mbarrier_arrive(barrier);
   };
   float dk[Tile::kSumRegisters] = {}, dv[Tile::kSumRegisters] = {};
@@ -286,7 +287,6 @@ __device__ __forceinline__ void consume_steps(const Sm90BackwardArguments& a,
       store_gradient(shared_address(shared.gradient) + stage * Tile::kGradientBytes + group_rows,
                      ds);
       fence_async_shared();
-      __syncwarp();
       arrive(shared.gradient_full + stage);
 
       // dQ of the step before (in the first step a product of nothing, which nobody uses), and dK.

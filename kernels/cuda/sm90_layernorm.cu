@@ -120,6 +120,7 @@ __global__ void __launch_bounds__(kSm90LayerNormThreads, 1)
     }
     const float mean = group_sum(group, sum_of(part), partial[0]) * share;
     // Every thread of the group has its part of the row by now: the slot is free.
+    __syncwarp();
     if (member == 0) copy(slot, row + a.slots * stride);
     if (++slot == a.slots) slot = 0, parity ^= 1;
 #pragma unroll

@@ -16,6 +16,7 @@
 #include "kernels/cuda/device/mbarrier_ring.cuh"
 #include "kernels/cuda/device/pdl.cuh"
 #include "kernels/cuda/device/reduce.cuh"
+#include "kernels/cuda/device/signal.cuh"
 #include "kernels/cuda/device/vec.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/vector_gemv.h"
@@ -263,7 +264,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     for (int i = 0; i < ahead; ++i, advance(to, plan.stages)) {
       copy_stage(p, plan, ring, to, i, own_expert, policy);
     }
-    __syncthreads();  // the barriers are initialised
+    partial_barrier<1, kThreads>();  // the barriers are initialised
     for (int i = ahead; i < ring.stages; ++i, advance(to, plan.stages)) {
       copy_stage(p, plan, ring, to, i, own_expert, policy);
     }
@@ -273,7 +274,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     const Slice<W> own(slice);
     pdl_wait();
     const SliceX<T, W> x(own, p.x, p.columns);
-    __syncthreads();  // as above
+    partial_barrier<1, kThreads>();  // as above
     if (group < plan.row_groups) {
       multiply_stages<T, W>(p, plan, ring, x, own, group, slice,
                             reinterpret_cast<const char*>(shared), partial);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernels/cuda/device/bulk.cuh"
+#include "kernels/cuda/device/mbarrier_ring.cuh"
 #include "kernels/cuda/device/reduce.cuh"
 #include "kernels/cuda/device/signal.cuh"
 #include "kernels/cuda/device/vec.cuh"
@@ -39,7 +40,7 @@ struct alignas(128) StepShared {
   char *slots, *x_area;     // the ring's memory, and that of x
   int count, slot_count, block, blocks;
   Mbarrier full[kStepMaxSlots], empty[kStepMaxSlots];
-  Mbarrier summed[kStepPartials], taken[kStepPartials];
+  Mbarrier taken[kStepPartials];
   Mbarrier routed;
   // The sums of a tile, of each warp: int64 with int8 weights, else float.
   long long partial[kStepPartials][kStepWarps][kStepRows];
@@ -151,7 +152,12 @@ struct StepConsumer {
   }
 };
 
-__device__ inline void consumers_sync() { partial_barrier<1, kStepConsumers>(); }
+// Named barriers of the warps that compute: all of them wait, or, from kStepSummedBarrier on, one
+// waits for the sums that the others leave in a buffer.
+inline constexpr int kStepConsumersBarrier = 1, kStepSummedBarrier = 2;
+__device__ inline void consumers_sync() {
+  partial_barrier<kStepConsumersBarrier, kStepConsumers>();
+}
 
 // A warp begins to copy stage `index`; the caller waits for its copies, and synchronises.
 __device__ inline void copy_stage(const StepShared& b, StepStage* to, int index, int lane) {

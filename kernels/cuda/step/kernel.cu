@@ -104,7 +104,6 @@ __device__ void run_stages(StepShared& b) {
     mbarrier_init(&b.empty[i], kStepSlotWarps);
   }
   for (int i = 0; i < kStepPartials; ++i) {
-    mbarrier_init(&b.summed[i], kStepWarps);
     mbarrier_init(&b.taken[i], 1);
   }
   mbarrier_init(&b.routed, 1);

@@ -255,10 +255,10 @@ __device__ void run_tile(StepConsumer& c, StepShared& b, std::uint32_t x, int ro
   if (std::is_same_v<Sum, int> && part == 0 && c.lane < kStepRows) {
     b.scales[buffer][c.lane] = static_cast<std::uint16_t>(sums.scale);
   }
+  const int summed = kStepSummedBarrier + buffer;  // all sums of the buffer are there
   __syncwarp();
-  if (c.lane == 0) mbarrier_arrive(shared_address(&b.summed[buffer]));
-  if (!finishes) return;
-  mbarrier_wait(shared_address(&b.summed[buffer]), phase);
+  if (!finishes) return named_barrier_arrive(summed, kStepConsumers);
+  named_barrier_sync(summed, kStepConsumers);
   float total = total_of(Sum{}, b.partial[buffer], c.lane);
   if constexpr (std::is_same_v<Sum, int>) {
     const std::uint32_t scale = b.scales[buffer][c.lane % kStepRows];  // bf16

@@ -16,7 +16,6 @@
 #include "kernels/cuda/device/mbarrier_ring.cuh"
 #include "kernels/cuda/device/pdl.cuh"
 #include "kernels/cuda/device/reduce.cuh"
-#include "kernels/cuda/device/signal.cuh"
 #include "kernels/cuda/device/vec.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/vector_gemv.h"
@@ -249,6 +248,9 @@ __global__ void __launch_bounds__(kThreads, 1)
     pdl_wait();
     if (lane < p.slots) own_expert = p.experts[lane * p.experts_stride];
   }
+  const int ahead = min(plan.stages, ring.stages);
+  const std::uint64_t policy = evict_first_policy();
+  CopyPlace to;
   if (warp == kWarps) {
     if (lane == 0) {
       for (int s = 0; s < plan.stages; ++s) {
@@ -258,27 +260,22 @@ __global__ void __launch_bounds__(kThreads, 1)
       fence_mbarrier_init();
     }
     __syncwarp();
-    const std::uint64_t policy = evict_first_policy();
-    const int ahead = min(plan.stages, ring.stages);
-    CopyPlace to;
     for (int i = 0; i < ahead; ++i, advance(to, plan.stages)) {
       copy_stage(p, plan, ring, to, i, own_expert, policy);
     }
-    partial_barrier<1, kThreads>();  // the barriers are initialised
+  }
+  const int slice = warp % plan.slices, group = warp / plan.slices;
+  const Slice<W> own(slice);
+  pdl_wait();
+  const SliceX<T, W> x(own, p.x, p.columns);
+  __syncthreads();  // the barriers are initialised
+  if (warp == kWarps) {
     for (int i = ahead; i < ring.stages; ++i, advance(to, plan.stages)) {
       copy_stage(p, plan, ring, to, i, own_expert, policy);
     }
-    pdl_wait();
-  } else {
-    const int slice = warp % plan.slices, group = warp / plan.slices;
-    const Slice<W> own(slice);
-    pdl_wait();
-    const SliceX<T, W> x(own, p.x, p.columns);
-    partial_barrier<1, kThreads>();  // as above
-    if (group < plan.row_groups) {
-      multiply_stages<T, W>(p, plan, ring, x, own, group, slice,
-                            reinterpret_cast<const char*>(shared), partial);
-    }
+  } else if (group < plan.row_groups) {
+    multiply_stages<T, W>(p, plan, ring, x, own, group, slice,
+                          reinterpret_cast<const char*>(shared), partial);
   }
   __syncthreads();  // all sums are there
 

@@ -94,14 +94,15 @@ struct BackwardPlace {
   }
 };
 
-// Shared memory of a block. full: of Q with −lse, of dO with −δ; empty: of both.
+// Shared memory of a block. full: of Q, of dO, of −lse and −δ; empty: of all.
 template <typename Tile>
 struct BackwardShared {
   std::uint8_t *k, *v;             // (kBlocks, kKeys, 64)
   std::uint8_t *q, *dout;          // (kStages, kBlocks, kQueries, 64)
   std::uint8_t* gradient;          // (2, kGroups, kQueries, 64)
   float *minus_lse, *minus_delta;  // (kStages, kQueries)
-  std::uint64_t *k_full, *v_full, *q_full, *dout_full, *empty, *gradient_full, *gradient_empty;
+  std::uint64_t *k_full, *v_full, *q_full, *dout_full, *rows_full, *empty;
+  std::uint64_t *gradient_full, *gradient_empty;
   std::uint64_t *turn, *added;  // of each group
   int* item;
 
@@ -117,7 +118,8 @@ struct BackwardShared {
     v_full = k_full + 1;
     q_full = v_full + 1;
     dout_full = q_full + Tile::kStages;
-    empty = dout_full + Tile::kStages;
+    rows_full = dout_full + Tile::kStages;
+    empty = rows_full + Tile::kStages;
     gradient_full = empty + Tile::kStages;
     gradient_empty = gradient_full + Tile::kGradientStages;
     turn = gradient_empty + Tile::kGradientStages;

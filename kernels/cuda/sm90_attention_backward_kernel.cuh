@@ -41,31 +41,35 @@ __device__ void copy_steps(const Sm90BackwardArguments& a, const BackwardShared<
                   key_batch);
     }
   };
-  const auto copy_queries = [&](std::uint8_t* to, const CUtensorMap* map, float* rows_to,
-                                const float* rows, std::uint64_t* full,
+  const auto copy_queries = [&](std::uint8_t* to, const CUtensorMap* map, std::uint64_t* full,
                                 const BackwardPlace& place) {
     const int first = place.tile * Tile::kQueries;
-    mbarrier_arrive_expect(full, Tile::kQueryBytes + Tile::kRowBytes);
+    mbarrier_arrive_expect(full, Tile::kQueryBytes);
     for (int b = 0; b < Tile::kBlocks; ++b) {
       tma_load_4d(to + b * Tile::kQueryBlockBytes, map, full, b * 64, first_query + first,
                   place.head, query_batch);
     }
+  };
+  const auto copy_rows = [&](int slot, const BackwardPlace& place) {
     const std::int64_t tile =
         place.head * a.shape.tiles + a.shape.first_tile(item.batch) + place.tile;
-    bulk_copy(shared_address(rows_to), rows + tile * Tile::kQueries, Tile::kRowBytes,
-              shared_address(full));
+    const std::uint32_t full = shared_address(shared.rows_full + slot);
+    mbarrier_arrive_expect(full, 2 * Tile::kRowBytes);
+    bulk_copy(shared_address(shared.minus_lse + slot * Tile::kQueries),
+              a.minus_lse + tile * Tile::kQueries, Tile::kRowBytes, full);
+    bulk_copy(shared_address(shared.minus_delta + slot * Tile::kQueries),
+              a.minus_delta + tile * Tile::kQueries, Tile::kRowBytes, full);
   };
   RingPlace<Tile::kStages> ring;
   BackwardPlace place(a, item);
   copy_keys(shared.k, &maps.k, shared.k_full);
   for (int step = 0; step < item.steps; ++step) {
     mbarrier_wait(shared.empty + ring.slot, ring.parity ^ 1);
-    copy_queries(shared.q + ring.slot * Tile::kQueryBytes, &maps.q,
-                 shared.minus_lse + ring.slot * Tile::kQueries, a.minus_lse,
-                 shared.q_full + ring.slot, place);
+    copy_queries(shared.q + ring.slot * Tile::kQueryBytes, &maps.q, shared.q_full + ring.slot,
+                 place);
+    copy_rows(ring.slot, place);
     if (step == 0) copy_keys(shared.v, &maps.v, shared.v_full);
     copy_queries(shared.dout + ring.slot * Tile::kQueryBytes, &maps.dout,
-                 shared.minus_delta + ring.slot * Tile::kQueries, a.minus_delta,
                  shared.dout_full + ring.slot, place);
     ring.advance();
     place.advance(a, item);
@@ -265,6 +269,7 @@ __device__ __forceinline__ void consume_steps(const Sm90BackwardArguments& a,
       if (scores.cut) scores.look();
       wgmma_wait<1>();
       wgmma_hold(score);
+      mbarrier_wait(shared.rows_full + ring.slot, ring.parity);
       const float* minus_lse = shared.minus_lse + ring.slot * Tile::kQueries;
       if constexpr (kForm == ScoreForm::kFree) {
         scores.template weigh_free<T>(score, minus_lse, p);
@@ -347,6 +352,7 @@ __global__ void __launch_bounds__(Tile::kThreads, 1)
     for (int s = 0; s < Tile::kStages; ++s) {
       mbarrier_init(shared.q_full + s, 1);
       mbarrier_init(shared.dout_full + s, 1);
+      mbarrier_init(shared.rows_full + s, 1);
       mbarrier_init(shared.empty + s, Tile::kGroups * 4);
     }
     for (int s = 0; s < Tile::kGroups; ++s) {

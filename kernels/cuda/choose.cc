@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "kernels/core/check.h"
+#include "kernels/cuda/switches.h"
 
 namespace engine::cuda {
 namespace {
@@ -36,6 +37,13 @@ CudaPath parse_cuda_path(const char* value) {
   if (text.empty() || text == "auto") return CudaPath::kAuto;
   if (text == "portable") return CudaPath::kPortable;
   fail(ErrorKind::kUsage, "ENGINE_CUDA_PATH is \"", text, "\", expected auto or portable");
+}
+
+bool parse_cublaslt(const char* value) {
+  const std::string_view text = value == nullptr ? "" : value;
+  if (text.empty() || text == "on") return true;
+  if (text == "off") return false;
+  fail(ErrorKind::kUsage, "ENGINE_CUBLASLT is \"", text, "\", expected on or off");
 }
 
 int gemv_blocks(const CudaArch& arch, std::int64_t units) {

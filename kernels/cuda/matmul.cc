@@ -2,9 +2,11 @@
 
 #include <array>
 #include <cstdint>
+#include <cstdlib>
 
 #include "kernels/core/check.h"
 #include "kernels/cuda/graph.h"
+#include "kernels/cuda/switches.h"
 
 namespace engine::cuda {
 namespace {
@@ -65,7 +67,8 @@ struct Matmul::Product {
   Product& operator=(const Product&) = delete;
 };
 
-Matmul::Matmul(CudaContext& context) : context_(context) {
+Matmul::Matmul(CudaContext& context)
+    : context_(context), enabled_(parse_cublaslt(std::getenv("ENGINE_CUBLASLT"))) {
   check_blas(cublasLtCreate(&handle_), "creating a handle");
   constexpr float kScalars[2] = {1.0f, 0.0f};
   cudaError_t status =
@@ -198,6 +201,7 @@ bool Matmul::issues_kernels_only(const Product& product, const LinearCall& call)
 }
 
 bool Matmul::linear(const LinearCall& call, bool gelu) {
+  if (!enabled_) return false;
   const bool single = call.x.size(0) == 1;  // strides of a single row mean nothing
   const Tensor& residual = call.residual ? call.residual : call.out;
   const Problem problem{.tokens = call.x.size(0),

@@ -23,7 +23,7 @@ class Matmul {
   Matmul& operator=(const Matmul&) = delete;
 
   // linear(call) where x and the weight are of one type; with `gelu` what is stored is its GELU (by
-  // tanh). False, with nothing issued, where cuBLASLt has no algorithm for it.
+  // tanh). False, with nothing issued, where cuBLASLt has no algorithm for it or is not to be used.
   bool linear(const LinearCall& call, bool gelu = false);
 
  private:
@@ -42,6 +42,7 @@ class Matmul {
   static constexpr std::size_t kWorkspaceBytes = std::size_t{32} << 20;
 
   CudaContext& context_;
+  const bool enabled_;  // by ENGINE_CUBLASLT
   cublasLtHandle_t handle_ = nullptr;
   std::byte* workspace_ = nullptr;  // kWorkspaceBytes, then the scalars 1 and 0
   cudaStream_t trial_ = nullptr;    // where algorithms are captured, never run

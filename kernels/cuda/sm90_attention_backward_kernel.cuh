@@ -26,7 +26,7 @@ struct BackwardMaps {
   CUtensorMap q, k, v, dout;
 };
 
-// The producer: one thread, all steps of the item.
+// The producer: one warp, all steps of the item; one of its lanes copies.
 template <typename Tile>
 __device__ void copy_steps(const Sm90BackwardArguments& a, const BackwardShared<Tile>& shared,
                            const BackwardItem& item, const BackwardMaps& maps) {
@@ -35,6 +35,7 @@ __device__ void copy_steps(const Sm90BackwardArguments& a, const BackwardShared<
   const int first_key = a.shape.first_key(item.batch) + item.first_key;
   const int first_query = a.shape.first_query(item.batch);
   const auto copy_keys = [&](std::uint8_t* to, const CUtensorMap* map, std::uint64_t* full) {
+    if (!elect_one()) return;
     mbarrier_arrive_expect(full, Tile::kKeyBytes);
     for (int b = 0; b < Tile::kBlocks; ++b) {
       tma_load_4d(to + b * Tile::kKeyBlockBytes, map, full, b * 64, first_key, item.kv_head,
@@ -43,6 +44,7 @@ __device__ void copy_steps(const Sm90BackwardArguments& a, const BackwardShared<
   };
   const auto copy_queries = [&](std::uint8_t* to, const CUtensorMap* map, std::uint64_t* full,
                                 const BackwardPlace& place) {
+    if (!elect_one()) return;
     const int first = place.tile * Tile::kQueries;
     mbarrier_arrive_expect(full, Tile::kQueryBytes);
     for (int b = 0; b < Tile::kBlocks; ++b) {
@@ -51,6 +53,7 @@ __device__ void copy_steps(const Sm90BackwardArguments& a, const BackwardShared<
     }
   };
   const auto copy_rows = [&](int slot, const BackwardPlace& place) {
+    if (!elect_one()) return;
     const std::int64_t tile =
         place.head * a.shape.tiles + a.shape.first_tile(item.batch) + place.tile;
     const std::uint32_t full = shared_address(shared.rows_full + slot);
@@ -71,6 +74,7 @@ __device__ void copy_steps(const Sm90BackwardArguments& a, const BackwardShared<
     if (step == 0) copy_keys(shared.v, &maps.v, shared.v_full);
     copy_queries(shared.dout + ring.slot * Tile::kQueryBytes, &maps.dout,
                  shared.dout_full + ring.slot, place);
+    __syncwarp();
     ring.advance();
     place.advance(a, item);
   }
@@ -317,7 +321,7 @@ __device__ __forceinline__ void consume_steps(const Sm90BackwardArguments& a,
       wgmma_wait<0>();
       wgmma_hold(dv);
       wgmma_hold(dk);
-      arrive(shared.empty + ring.slot);
+      mbarrier_arrive(shared.empty + ring.slot);  // every thread has read its −lse and −δ
       ring.advance();
       last_unit = place.unit;
       place.advance(a, item);
@@ -353,7 +357,7 @@ __global__ void __launch_bounds__(Tile::kThreads, 1)
       mbarrier_init(shared.q_full + s, 1);
       mbarrier_init(shared.dout_full + s, 1);
       mbarrier_init(shared.rows_full + s, 1);
-      mbarrier_init(shared.empty + s, Tile::kGroups * 4);
+      mbarrier_init(shared.empty + s, Tile::kGroups * 128);
     }
     for (int s = 0; s < Tile::kGroups; ++s) {
       mbarrier_init(shared.turn + s, 1);
@@ -378,11 +382,9 @@ __global__ void __launch_bounds__(Tile::kThreads, 1)
   if (threadIdx.x < 128) {
     give_registers_back<24>();
     const int warp = static_cast<int>(threadIdx.x) / 32;
-    if (threadIdx.x % 32 == 0) {
-      if (warp == 0) copy_steps<Tile>(a, shared, item, maps);
-      if (a.deterministic && (warp == 1 || warp == 2)) {
-        order_additions<Tile>(a, shared, item, warp - 1);
-      }
+    if (warp == 0) copy_steps<Tile>(a, shared, item, maps);
+    if (a.deterministic && (warp == 1 || warp == 2) && threadIdx.x % 32 == 0) {
+      order_additions<Tile>(a, shared, item, warp - 1);
     }
   } else {
     take_registers<240>();

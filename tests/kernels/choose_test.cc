@@ -1,5 +1,6 @@
 // The choice of CUDA kernels: pure host functions, tested without a GPU.
 #include "kernels/cuda/choose.h"
+#include "kernels/cuda/switches.h"
 
 #include <doctest/doctest.h>
 
@@ -32,6 +33,15 @@ TEST_CASE("ENGINE_CUDA_PATH is auto or portable and nothing else") {
   CHECK(refuses_path("Portable"));
   CHECK(refuses_path("hopper"));
   CHECK(refuses_path("auto "));
+}
+
+TEST_CASE("ENGINE_CUBLASLT is on or off and nothing else") {
+  CHECK(parse_cublaslt(nullptr));
+  CHECK(parse_cublaslt(""));
+  CHECK(parse_cublaslt("on"));
+  CHECK_FALSE(parse_cublaslt("off"));
+  CHECK_THROWS_AS(parse_cublaslt("0"), Error);
+  CHECK_THROWS_AS(parse_cublaslt("Off"), Error);
 }
 
 TEST_CASE("Hopper instructions need sm_90 and the automatic path") {

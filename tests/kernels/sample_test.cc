@@ -49,7 +49,7 @@ TEST_CASE("sample: the draws of every filter follow the exact distribution") {
       const std::vector<std::uint8_t> seen = every_third_seen(logits);
       for (const Setting& setting : settings()) {
         const int most = vocabulary == 50 ? 20000 : 5000;
-        const int count = runs_large_cases(backend) ? most : most / 8;
+        const int count = is_quick_run() ? most / 8 : most;
         std::vector<Draw> draws(static_cast<std::size_t>(count), {setting.params, 0});
         for (int i = 0; i < count; ++i) {
           draws[static_cast<std::size_t>(i)].params.seed = 1234;

@@ -79,9 +79,12 @@ void on_every_backend(Body&& body) {
   }
 }
 
+// Whether this run is to be short, as under a sanitizer.
+inline bool is_quick_run() { return environment("ENGINE_TEST_QUICK") == "1"; }
+
 // Whether a problem marked large is run on `backend`: not by the CPU's portable code.
 inline bool runs_large_cases(const Backend& backend) {
-  if (environment("ENGINE_TEST_QUICK") == "1") return false;
+  if (is_quick_run()) return false;
   return backend.device().kind != DeviceKind::kCpu || cpu_isa_name() != "portable";
 }
 

@@ -1,6 +1,7 @@
 #include "bench/bars.h"
 
 #include <algorithm>
+#include <utility>
 #include <variant>
 
 #include "bench/html.h"
@@ -72,6 +73,16 @@ double largest(const Bar& bar) {
   return most;
 }
 
+Bar bar_of(const Result& result, std::string label, std::span<const Peer> peers) {
+  return {.label = std::move(label),
+          .unit = unit_of(result.metric),
+          .actual = result.actual,
+          .target = result.target,
+          .ceiling = result.ceiling,
+          .peers = peers_of(result, peers),
+          .headline = result.headline};
+}
+
 // What all of `rows` say goes into the title, what tells them apart into the labels.
 BarGroup group_of(const std::vector<const Result*>& rows, std::span<const Peer> peers) {
   BarGroup group;
@@ -94,13 +105,7 @@ BarGroup group_of(const std::vector<const Result*>& rows, std::span<const Peer> 
     for (const std::string& part : parts_of(*row)) {
       if (std::find(common.begin(), common.end(), part) == common.end()) own.push_back(part);
     }
-    group.bars.push_back({.label = joined(own),
-                          .unit = unit_of(row->metric),
-                          .actual = row->actual,
-                          .target = row->target,
-                          .ceiling = row->ceiling,
-                          .peers = peers_of(*row, peers),
-                          .headline = row->headline});
+    group.bars.push_back(bar_of(*row, joined(own), peers));
     group.scale = std::max(group.scale, largest(group.bars.back()));
   }
   return group;
@@ -152,13 +157,7 @@ BarGroup headlines(std::span<const Section> sections, std::span<const Peer> peer
     for (const Result& result : section.results) {
       const bool fits = result.ceiling > 0 && !lower_is_better(result.metric);
       if (!result.headline || !fits) continue;
-      group.bars.push_back({.label = headline_of(section.experiment, result),
-                            .unit = unit_of(result.metric),
-                            .actual = result.actual,
-                            .target = result.target,
-                            .ceiling = result.ceiling,
-                            .peers = peers_of(result, peers),
-                            .headline = true});
+      group.bars.push_back(bar_of(result, headline_of(section.experiment, result), peers));
       group.scale = std::max(group.scale, largest(group.bars.back()) / result.ceiling);
     }
   }

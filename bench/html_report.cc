@@ -201,11 +201,9 @@ std::string roofline_part(const RunFacts& facts, std::span<const Section> sectio
   }
   return out +
          "</p>\n<figcaption>A point is one call. Across: its operations divided by the bytes that "
-         "it "
-         "must move at least (operands read once, results written once; a decode step reads its "
+         "it must move at least (operands read once, results written once; a decode step reads its "
          "weights and its cache). Upwards: its operations divided by the time that its result "
-         "reports. "
-         "Operations are multiplications and additions of products and attention, for "
+         "reports. Operations are multiplications and additions of products and attention, for "
          "layer_norm 7 an element. The roof is the lesser of the bf16 product and of bytes at the "
          "rate of plain reads, both measured in this run; operands that stay in a cache can pass "
          "it. Reads and copies compute nothing and have no point.</figcaption></figure>\n"
@@ -235,18 +233,19 @@ std::string footer(std::span<const Section> sections, std::span<const Peer> peer
   return "<footer>\n<p>Lengths within a list of bars are on one scale. “2 ×” is two times as good: "
          "twice the rate, or half the time. Targets, where there are any, are those that PyTorch’s "
          "gpt-fast benchmark gives for an A100-40GB. Ceilings were measured in this run: a stream "
-         "of plain reads, or "
-         "a "
-         "large bf16 product, whichever limits the figure.</p>\n" +
+         "of plain reads, or a large bf16 product, whichever limits the figure.</p>\n" +
          sources_part(sections, peers) + "</footer>\n";
 }
 
 }  // namespace
 
+std::string report_title(const RunFacts& facts) {
+  return facts.hardware.empty() ? "engine_bench" : "engine_bench on " + facts.hardware;
+}
+
 std::string html_report(const RunFacts& facts, std::span<const Section> sections,
                         std::span<const Peer> peers) {
-  std::string title = "engine_bench";
-  if (!facts.hardware.empty()) title += " on " + facts.hardware;
+  const std::string title = report_title(facts);
   std::string page = concat(
       "<!DOCTYPE html>\n<html xmlns=\"http://www.w3.org/1999/xhtml\" lang=\"en\">\n<head>\n"
       "<meta charset=\"utf-8\"/>\n"

@@ -23,6 +23,9 @@ struct RunFacts {
   Roof roof;            // zeros: not measured
 };
 
+// What a page or a picture of the run is called.
+std::string report_title(const RunFacts& facts);
+
 // The page: facts, headlines, the roofline, then for each section its bars and the table of all
 // results. Bars show a result, its target, its peers and its ceiling as far as there are any.
 std::string html_report(const RunFacts& facts, std::span<const Section> sections,

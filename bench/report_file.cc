@@ -42,8 +42,8 @@ void ReportFile::write(const RunFacts& facts, std::span<const Section> sections,
   std::optional<PendingFile> page, picture;
   if (!page_.empty()) page.emplace(page_, html_report(facts, sections, peers));
   if (!picture_.empty()) {
-    picture.emplace(picture_, report_picture("engine_bench on " + facts.hardware,
-                                             subtitle_of(facts), facts.roof, sections, peers));
+    picture.emplace(picture_, report_picture(report_title(facts), subtitle_of(facts), facts.roof,
+                                             sections, peers));
   }
   if (page) page->commit();
   if (picture) picture->commit();

@@ -70,17 +70,21 @@ __device__ void await_vectors(uint4 (&raw)[kHeld], const uint4* address, int apa
   }
 }
 
-// Element `i` of what the stage computes: for later stages, and, unless it has no place of its own,
-// where the stage's result is stored.
+// The bits of a result that are not absent.
 template <typename T>
-__device__ void publish(const StepShared& b, const StepStage& stage, int i, T* stored, T value,
-                        bool has_place = true) {
+__device__ unsigned short present_bits(T value) {
+  const auto bits = *reinterpret_cast<const unsigned short*>(&value);
+  return bits == kStepAbsent ? kStepNan : bits;
+}
+
+// Element `i` of what the stage computes: for later stages, and where the stage's result is stored.
+template <typename T>
+__device__ void publish(const StepShared& b, const StepStage& stage, int i, T* stored, T value) {
   if (stage.exchange >= 0) {
-    auto bits = *reinterpret_cast<const unsigned short*>(&value);
-    if (bits == kStepAbsent) bits = kStepNan;
+    const unsigned short bits = present_bits(value);
     store_relaxed(b.exchange + stage.exchange + i, bits);
   }
-  if (stage.stores_out && has_place) *stored = value;
+  if (stage.stores_out) *stored = value;
 }
 
 // The same of eight.

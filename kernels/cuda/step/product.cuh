@@ -201,11 +201,7 @@ __device__ TileFinish fetch_finish(const StepShared& b, const StepStage& stage, 
 
 template <typename T>
 __device__ void put(const TileFinish& finish, T value) {
-  if (finish.exchange != nullptr) {
-    auto bits = *reinterpret_cast<const unsigned short*>(&value);
-    if (bits == kStepAbsent) bits = kStepNan;
-    store_relaxed(finish.exchange, bits);
-  }
+  if (finish.exchange != nullptr) store_relaxed(finish.exchange, present_bits(value));
   if (finish.out != nullptr) *static_cast<T*>(finish.out) = value;
 }
 

@@ -85,21 +85,46 @@ LinearPlan choose_linear(const CudaArch& arch, const LinearProblem& problem) {
   return plan;
 }
 
+namespace {
+
+// Whether all of a problem may be in flight at once, a row a warp.
+bool is_direct(const CudaArch& arch, const VectorGemvProblem& problem) {
+  constexpr std::int64_t kWarpBytes = 32 * 16;
+  const auto row_bytes =
+      static_cast<std::int64_t>(format_info(problem.weight).row_bytes(problem.columns));
+  return !problem.norm && row_bytes <= kVectorGemvDirectVectors * kWarpBytes &&
+         problem.rows <= arch.sms * kVectorGemvDirectRows;
+}
+
+}  // namespace
+
 VectorGemvPlan choose_vector_gemv(const CudaArch& arch, const VectorGemvProblem& problem) {
   VectorGemvPlan plan;
   const auto per = static_cast<std::int64_t>(16 / format_info(problem.weight).row_bytes(1));
-  const std::int64_t chunk = 32 * per;
-  const auto shared = static_cast<std::size_t>(ceil_div(problem.columns, chunk) * chunk) * 4;
+  const std::int64_t chunk = 32 * per, chunks = ceil_div(problem.columns, chunk);
+  const auto shared = static_cast<std::size_t>(chunks * chunk) * 4;
   constexpr std::size_t kStatic = 1024;  // for what the kernel declares itself
-  plan.vectors = problem.aligned && problem.columns > 0 && problem.slots <= kVectorGemvSlots &&
-                 shared + kStatic <= std::min(arch.shared_bytes, kPortableSharedBytes);
-  if (!plan.vectors) return plan;
+  const bool fits = shared + kStatic <= std::min(arch.shared_bytes, kPortableSharedBytes);
+  if (!problem.aligned || problem.columns == 0 || problem.slots > kVectorGemvSlots || !fits) {
+    plan.threads = kVectorGemvThreads;
+    plan.blocks = static_cast<int>(ceil_div(problem.rows, std::int64_t{kVectorGemvThreads} / 32));
+    return plan;
+  }
+  if (is_direct(arch, problem)) {
+    plan.kernel = VectorGemvKernel::kDirect;
+    plan.vectors = chunks <= 2 ? static_cast<int>(chunks) : kVectorGemvDirectVectors;
+    plan.threads = kVectorGemvDirectThreads;
+    plan.blocks = static_cast<int>(ceil_div(problem.rows, std::int64_t{plan.threads} / 32));
+    return plan;
+  }
+  plan.kernel = VectorGemvKernel::kStream;
   plan.shared_bytes = shared;
   plan.blocks = static_cast<int>(
       std::min<std::int64_t>(problem.rows, std::int64_t{arch.sms} * kVectorGemvBlocksPerSm));
-  // No more warps than rows: a small block starts sooner.
-  plan.threads = static_cast<int>(
-      std::min<std::int64_t>(ceil_div(problem.rows, plan.blocks) * 32, kVectorGemvThreads));
+  // No more warps than rows: a small block starts sooner. With a norm all of them share its work.
+  const std::int64_t wanted =
+      problem.norm ? kVectorGemvThreads : ceil_div(problem.rows, plan.blocks) * 32;
+  plan.threads = static_cast<int>(std::min<std::int64_t>(wanted, kVectorGemvThreads));
   return plan;
 }
 
@@ -109,6 +134,8 @@ Sm90GemvPlan choose_sm90_gemv(const CudaArch& arch, const VectorGemvProblem& pro
   // would lose some of its bits.
   const bool exact = problem.weight != QuantFormat::kInt8 || problem.x != DType::kF32;
   if (!arch.hopper() || !problem.aligned || !exact) return plan;
+  if (problem.norm && problem.weight == QuantFormat::kInt8) return plan;
+  if (is_direct(arch, problem)) return plan;
   if (problem.rows < 1 || problem.slots > kVectorGemvSlots) return plan;
   if (problem.columns < kSm90GemvSlice || problem.columns > kSm90GemvWarps * kSm90GemvSlice) {
     return plan;

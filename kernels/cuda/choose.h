@@ -91,11 +91,17 @@ struct VectorGemvProblem {
   QuantFormat weight = QuantFormat::kBF16;
   // x and the rows of the weight start on multiples of 16 bytes.
   bool aligned = true;
+  bool norm = false;  // x is normalised first
+};
+enum class VectorGemvKernel {
+  kPlain,   // any number of columns, any alignment
+  kStream,  // 16-byte loads, x in shared memory
+  kDirect,  // a warp for each row, all in flight at once
 };
 struct VectorGemvPlan {
-  bool vectors = false;  // 16-byte loads and x in shared memory, or single elements
-  int blocks = 1;        // with vectors
-  int threads = 32;
+  VectorGemvKernel kernel = VectorGemvKernel::kPlain;
+  int blocks = 1, threads = 32;
+  int vectors = 1;  // kDirect: of a row, for each lane
   std::size_t shared_bytes = 0;
 };
 inline constexpr int kVectorGemvThreads = 512;
@@ -104,6 +110,9 @@ inline constexpr int kVectorGemvBlocksPerSm = 2;
 inline constexpr int kVectorGemvDepth = 8;
 // Most matrices chosen on the device: a lane of the warp holds the number of each.
 inline constexpr std::int64_t kVectorGemvSlots = 32;
+// kDirect: a block, most vectors of a row for each lane, and most rows for a multiprocessor.
+inline constexpr int kVectorGemvDirectThreads = 256, kVectorGemvDirectVectors = 4;
+inline constexpr std::int64_t kVectorGemvDirectRows = 32;
 VectorGemvPlan choose_vector_gemv(const CudaArch& arch, const VectorGemvProblem& problem);
 
 // The same on Hopper (sm90_vector_gemv.cu), a block a multiprocessor.

@@ -7,11 +7,13 @@
 namespace engine::cuda {
 namespace {
 
-VectorGemvPlan plan_of(const CudaContext& context, const Weight& weight, bool aligned) {
-  return choose_vector_gemv(context.arch(), {.rows = weight.rows,
-                                             .columns = weight.columns,
-                                             .weight = weight.format,
-                                             .aligned = aligned && is_vector_aligned(weight)});
+VectorGemvProblem problem_of(const Tensor& x, const Weight& weight, bool aligned, bool norm) {
+  return {.rows = weight.rows,
+          .columns = weight.columns,
+          .x = x.dtype,
+          .weight = weight.format,
+          .aligned = aligned && is_vector_aligned(weight),
+          .norm = norm};
 }
 
 VectorGemv product_of(const Tensor& x, const Weight& weight, const Tensor& bias,
@@ -32,19 +34,22 @@ bool CudaOps::mlp_of_one_token(const MlpLayerNormCall& call, const Tensor& inner
   const QuantFormat plain = plain_format(call.x.dtype);
   const bool aligned = is_vector_aligned(call.x) && is_vector_aligned(call.inner_weight) &&
                        is_vector_aligned(call.inner_bias);
-  const VectorGemvPlan up = plan_of(context_, call.up, aligned);
-  const VectorGemvPlan down = plan_of(context_, call.down, aligned);
-  if (call.up.format != plain || call.down.format != plain || !up.vectors || !down.vectors) {
+  const VectorGemvProblem up = problem_of(call.x, call.up, aligned, false);
+  const VectorGemvProblem down = problem_of(call.x, call.down, aligned, true);
+  const CudaArch& arch = context_.arch();
+  if (call.up.format != plain || call.down.format != plain ||
+      choose_vector_gemv(arch, up).kernel == VectorGemvKernel::kPlain ||
+      choose_vector_gemv(arch, down).kernel == VectorGemvKernel::kPlain) {
     return false;
   }
-  vector_gemv(context_, product_of(call.x, call.up, call.up_bias, inner), call.x.dtype, plain, up);
+  vector_gemv(context_, product_of(call.x, call.up, call.up_bias, inner), up);
   VectorGemv second = product_of(inner, call.down, call.down_bias, call.out);
   second.norm_weight = call.inner_weight.data;
   second.norm_bias = call.inner_bias.data;
   second.f32_norm = call.inner_weight.dtype == DType::kF32;
   second.gelu = call.gelu;
   second.eps = call.eps;
-  vector_gemv(context_, second, call.x.dtype, plain, down);
+  vector_gemv(context_, second, down);
   return true;
 }
 

@@ -1,6 +1,6 @@
-// vector_gemv.cu's product on Hopper, for rows of at most 16 · 1024 elements and no norm:
+// vector_gemv.cu's product on Hopper, for rows of at most 16 · 1024 elements:
 //
-//   out[s, n] = (Σ_k W[e(s) · N + n, k] · x[k]) × scale
+//   out[s, n] = (Σ_k W[e(s) · N + n, k] · x[k]) × scale + bias[n]
 //
 // Layout: W (E · N, K) row-major, x (K). Limit: the bytes of the chosen rows of W, read once. Who
 // computes what: a block a multiprocessor has a range of the rows. One warp copies them into a ring
@@ -11,13 +11,19 @@
 // the slice: integer products without a conversion of weights, exact sums. The sums of a row's
 // slices wait in shared memory and are added in the order of the slices: the same bits on every
 // run.
+//
+// With kNorm x is first taken through (gelu and) layernorm, each row group for itself: its slices'
+// sums meet in shared memory. The norm's parameters are asked for before pdl_wait.
 #include "kernels/cuda/device/bulk.cuh"
 #include "kernels/cuda/device/digits.cuh"
+#include "kernels/cuda/device/gelu.cuh"
 #include "kernels/cuda/device/mbarrier_ring.cuh"
 #include "kernels/cuda/device/pdl.cuh"
 #include "kernels/cuda/device/reduce.cuh"
+#include "kernels/cuda/device/stream.cuh"
 #include "kernels/cuda/device/vec.cuh"
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/layernorm_rows.cuh"
 #include "kernels/cuda/vector_gemv.h"
 
 namespace engine::cuda {
@@ -59,6 +65,78 @@ __device__ void load_x(const Slice<W>& slice, const void* x, int columns,
       unpack<T>(raw[v][i], part);
 #pragma unroll
       for (int j = 0; j < kPerX; ++j) value[v][i * kPerX + j] = part[j];
+    }
+  }
+}
+
+// The norm's weight and bias of the lane's columns as they lie in memory, where they are of type T.
+template <typename T>
+struct NormParameters {
+  static constexpr int kVectors = Slice<T>::kVectors;
+  uint4 weight[kVectors], bias[kVectors];
+
+  __device__ NormParameters(const VectorGemv& p, const Slice<T>& slice) {
+#pragma unroll
+    for (int v = 0; v < kVectors; ++v) {
+      const bool there = !p.f32_norm && slice.column(v) < p.columns;
+      const T *weights = static_cast<const T*>(p.norm_weight),
+              *biases = static_cast<const T*>(p.norm_bias);
+      weight[v] = there ? load_vector(weights + slice.column(v)) : uint4{};
+      bias[v] = there ? load_vector(biases + slice.column(v)) : uint4{};
+    }
+  }
+};
+
+// The sum over the warps of a row group, in every lane. `partial`: (2, kWarps); calls take turns
+// with its rows, so that one is not overwritten while a slow warp still reads it.
+__device__ inline float sum_of_slices(float value, float* partial, int slices, int group) {
+  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
+  value = warp_sum(value);
+  if (lane == 0) partial[warp] = value;
+  named_barrier_sync(1, kWarps * 32);
+  return warp_sum(lane < slices ? partial[group * slices + lane] : 0.0f);
+}
+
+// layernorm(x) or layernorm(gelu(x)), rounded to T where the ops one by one would store it. All
+// multiplying warps call.
+template <typename T>
+__device__ void normalise(const VectorGemv& p, const Slice<T>& slice, const NormParameters<T>& norm,
+                          int slices, int group, float (*partial)[kWarps],
+                          float (&x)[Slice<T>::kVectors][Slice<T>::kPer]) {
+  constexpr int kPer = Slice<T>::kPer, kVectors = Slice<T>::kVectors;
+  float total = 0.0f, squares = 0.0f;
+#pragma unroll
+  for (int v = 0; v < kVectors; ++v) {
+#pragma unroll
+    for (int i = 0; i < kPer; ++i) {
+      if (p.gelu) x[v][i] = round_to<T>(gelu_tanh(x[v][i]));
+      total += x[v][i];
+    }
+  }
+  const float share = 1.0f / static_cast<float>(p.columns);
+  const float mean = sum_of_slices(total, partial[0], slices, group) * share;
+#pragma unroll
+  for (int v = 0; v < kVectors; ++v) {
+    if (slice.column(v) >= p.columns) continue;
+#pragma unroll
+    for (int i = 0; i < kPer; ++i) squares = fmaf(x[v][i] - mean, x[v][i] - mean, squares);
+  }
+  const float scale =
+      1.0f / sqrtf(sum_of_slices(squares, partial[1], slices, group) * share + p.eps);
+#pragma unroll
+  for (int v = 0; v < kVectors; ++v) {
+    if (slice.column(v) >= p.columns) continue;
+    float weight[kPer], bias[kPer];
+    if (p.f32_norm) {
+      load_parameters<T>(p.norm_weight, true, slice.column(v), weight);
+      load_parameters<T>(p.norm_bias, true, slice.column(v), bias);
+    } else {
+      unpack<T>(norm.weight[v], weight);
+      unpack<T>(norm.bias[v], bias);
+    }
+#pragma unroll
+    for (int i = 0; i < kPer; ++i) {
+      x[v][i] = round_to<T>(fmaf((x[v][i] - mean) * scale, weight[i], bias[i]));
     }
   }
 }
@@ -224,7 +302,7 @@ __device__ void multiply_stages(const VectorGemv& p, const Sm90GemvPlan& plan,
   }
 }
 
-template <typename T, typename W>
+template <typename T, typename W, bool kNorm>
 __global__ void __launch_bounds__(kThreads, 1)
     sm90_vector_gemv_kernel(const VectorGemv p, const Sm90GemvPlan plan) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
@@ -252,11 +330,9 @@ __global__ void __launch_bounds__(kThreads, 1)
   const std::uint64_t policy = evict_first_policy();
   CopyPlace to;
   if (warp == kWarps) {
-    if (lane == 0) {
-      for (int s = 0; s < plan.stages; ++s) {
-        mbarrier_init(full + s, 1);
-        mbarrier_init(empty + s, static_cast<unsigned>(plan.row_groups * plan.slices));
-      }
+    if (lane < plan.stages) {
+      mbarrier_init(full + lane, 1);
+      mbarrier_init(empty + lane, static_cast<unsigned>(plan.row_groups * plan.slices));
       fence_mbarrier_init();
     }
     __syncwarp();
@@ -264,18 +340,32 @@ __global__ void __launch_bounds__(kThreads, 1)
       copy_stage(p, plan, ring, to, i, own_expert, policy);
     }
   }
-  const int slice = warp % plan.slices, group = warp / plan.slices;
-  const Slice<W> own(slice);
-  pdl_wait();
-  const SliceX<T, W> x(own, p.x, p.columns);
   __syncthreads();  // the barriers are initialised
   if (warp == kWarps) {
     for (int i = ahead; i < ring.stages; ++i, advance(to, plan.stages)) {
       copy_stage(p, plan, ring, to, i, own_expert, policy);
     }
-  } else if (group < plan.row_groups) {
-    multiply_stages<T, W>(p, plan, ring, x, own, group, slice,
-                          reinterpret_cast<const char*>(shared), partial);
+    pdl_wait();
+  } else {
+    const int slice = warp % plan.slices, group = warp / plan.slices;
+    const Slice<W> own(slice);
+    const auto multiply = [&](const SliceX<T, W>& x) {
+      if (group >= plan.row_groups) return;
+      multiply_stages<T, W>(p, plan, ring, x, own, group, slice,
+                            reinterpret_cast<const char*>(shared), partial);
+    };
+    if constexpr (kNorm) {
+      __shared__ float norm_partial[2][kWarps];
+      const NormParameters<T> norm(p, own);
+      pdl_wait();
+      SliceX<T, W> x(own, p.x, p.columns);
+      normalise<T>(p, own, norm, plan.slices, group < plan.row_groups ? group : 0, norm_partial,
+                   x.x);
+      multiply(x);
+    } else {
+      pdl_wait();
+      multiply(SliceX<T, W>(own, p.x, p.columns));
+    }
   }
   __syncthreads();  // all sums are there
 
@@ -289,6 +379,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       total *= __uint_as_float(static_cast<std::uint32_t>(p.scales[place.weight_row]) << 16);
     }
     const int n = ring.first + row - place.slot * p.outputs;
+    if (p.bias != nullptr) total += to_f32(static_cast<const T*>(p.bias)[n]);
     static_cast<T*>(p.out)[place.slot * p.out_stride + n] =
         from_f32<T>(place.known ? total : nanf(""));
   }
@@ -299,15 +390,16 @@ __global__ void __launch_bounds__(kThreads, 1)
 
 void sm90_vector_gemv(CudaContext& context, const VectorGemv& p, DType x, QuantFormat weight,
                       const Sm90GemvPlan& plan) {
-  ENGINE_REQUIRE(p.norm_weight == nullptr && p.bias == nullptr,
-                 "sm90_vector_gemv: a norm or a bias");
+  const bool int8 = weight == QuantFormat::kInt8, norm = p.norm_weight != nullptr;
+  ENGINE_REQUIRE(!norm || !int8, "sm90_vector_gemv: a norm before int8 weights");
   const auto run = [&](auto kernel) {
     launch(context, kernel, to_unsigned(plan.blocks), kThreads, plan.shared_bytes, p, plan);
   };
   dispatch_float(x, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    if (weight != QuantFormat::kInt8) return run(sm90_vector_gemv_kernel<T, T>);
-    if constexpr (sizeof(T) == 2) return run(sm90_vector_gemv_kernel<T, std::int8_t>);
+    if (norm) return run(sm90_vector_gemv_kernel<T, T, true>);
+    if (!int8) return run(sm90_vector_gemv_kernel<T, T, false>);
+    if constexpr (sizeof(T) == 2) return run(sm90_vector_gemv_kernel<T, std::int8_t, false>);
     fail(ErrorKind::kInternal, "sm90_vector_gemv: int8 weights by x of type ", x);
   });
 }

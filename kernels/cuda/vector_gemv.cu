@@ -15,6 +15,10 @@
 //
 // With kNorm x is first taken through (gelu and) layernorm by every block for itself, rounded to T
 // where the ops one by one would store it.
+//
+// vector_gemv_direct serves a few short rows, where a launch and one round of loads are all the
+// time there is: a warp has one row, in registers with its x, so that the whole matrix is in flight
+// at once; nothing goes through shared memory and no warp waits for another.
 #include <algorithm>
 
 #include "kernels/cuda/device/gelu.cuh"
@@ -199,6 +203,61 @@ __global__ void __launch_bounds__(kThreads, kVectorGemvBlocksPerSm)
   }
 }
 
+template <typename T, typename W, int kVectors>
+__global__ void __launch_bounds__(kVectorGemvDirectThreads)
+    vector_gemv_direct_kernel(const VectorGemv p) {
+  constexpr int kPer = kPerVector<W>, kPerX = kPerVector<T>, kParts = kPer / kPerX;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int own = static_cast<int>((blockIdx.x * kVectorGemvDirectThreads + threadIdx.x) / 32);
+  const int row = min(own, p.rows - 1), slot = slot_of(p, row), n = row - slot * p.outputs;
+  const std::uint64_t policy = evict_first_policy();
+  pdl_launch_dependents();
+  int expert = slot;
+  if (p.experts != nullptr) {
+    pdl_wait();
+    expert = p.experts[slot * p.experts_stride];
+  }
+  const bool known = expert >= 0 && expert < p.count;
+  const std::int64_t weight_row = static_cast<std::int64_t>(known ? expert : 0) * p.outputs + n;
+  const W* weights = static_cast<const W*>(p.weight) + weight_row * p.columns;
+  uint4 raw[kVectors], raw_x[kVectors][kParts];
+#pragma unroll
+  for (int v = 0; v < kVectors; ++v) {
+    const int k = (v * 32 + lane) * kPer;
+    raw[v] = k < p.columns ? load_streaming(weights + k, policy) : uint4{};
+  }
+  float scale = 1.0f;
+  if (p.scales != nullptr) {
+    scale = __uint_as_float(static_cast<std::uint32_t>(p.scales[weight_row]) << 16);
+  }
+  if (p.experts == nullptr) pdl_wait();
+    // x behind the weights: every multiprocessor asks for the same lines, which takes longer.
+#pragma unroll
+  for (int v = 0; v < kVectors; ++v) {
+#pragma unroll
+    for (int i = 0; i < kParts; ++i) {
+      const int k = (v * 32 + lane) * kPer + i * kPerX;
+      raw_x[v][i] = k < p.columns ? load_vector(static_cast<const T*>(p.x) + k) : uint4{};
+    }
+  }
+  float sum[4] = {};
+#pragma unroll
+  for (int v = 0; v < kVectors; ++v) {
+    float weight[kPer], x[kPerX];
+    unpack<W>(raw[v], weight);
+#pragma unroll
+    for (int i = 0; i < kParts; ++i) {
+      unpack<T>(raw_x[v][i], x);
+#pragma unroll
+      for (int j = 0; j < kPerX; ++j) sum[j % 4] = fmaf(weight[i * kPerX + j], x[j], sum[j % 4]);
+    }
+  }
+  float total = warp_sum((sum[0] + sum[1]) + (sum[2] + sum[3])) * scale;
+  if (lane != 0 || own >= p.rows) return;
+  if (p.bias != nullptr) total += to_f32(static_cast<const T*>(p.bias)[n]);
+  static_cast<T*>(p.out)[slot * p.out_stride + n] = from_f32<T>(known ? total : nanf(""));
+}
+
 // Any number of columns, any alignment: a warp per row, one element a lane at a time.
 template <typename T, typename W>
 __global__ void __launch_bounds__(kThreads) vector_gemv_plain_kernel(const VectorGemv p) {
@@ -223,30 +282,47 @@ __global__ void __launch_bounds__(kThreads) vector_gemv_plain_kernel(const Vecto
   static_cast<T*>(p.out)[slot * p.out_stride + n] = from_f32<T>(known ? sum : nanf(""));
 }
 
-}  // namespace
+template <typename T, typename W>
+auto direct_kernel(int vectors) {
+  if (vectors == 1) return vector_gemv_direct_kernel<T, W, 1>;
+  return vectors == 2 ? vector_gemv_direct_kernel<T, W, 2> : vector_gemv_direct_kernel<T, W, 4>;
+}
 
-void vector_gemv(CudaContext& context, const VectorGemv& p, DType x, QuantFormat weight,
-                 const VectorGemvPlan& plan) {
+void run_plan(CudaContext& context, const VectorGemv& p, DType x, QuantFormat weight,
+              const VectorGemvPlan& plan) {
   const bool int8 = weight == QuantFormat::kInt8, norm = p.norm_weight != nullptr;
   dispatch_float(x, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    if (!plan.vectors) {
-      ENGINE_REQUIRE(!norm, "vector_gemv: a norm before unaligned rows");
-      const unsigned blocks = to_unsigned((p.rows + kWarps - 1) / kWarps);
-      launch(context,
-             int8 ? vector_gemv_plain_kernel<T, std::int8_t> : vector_gemv_plain_kernel<T, T>,
-             blocks, kThreads, 0, p);
-      return;
-    }
-    auto kernel =
-        int8 ? vector_gemv_kernel<T, std::int8_t, false> : vector_gemv_kernel<T, T, false>;
+    const auto run = [&](auto kernel) {
+      launch(context, kernel, to_unsigned(plan.blocks), to_unsigned(plan.threads),
+             plan.shared_bytes, p);
+    };
     if (norm) {
-      ENGINE_REQUIRE(!int8, "vector_gemv: a norm before int8 weights");
-      kernel = vector_gemv_kernel<T, T, true>;
+      ENGINE_REQUIRE(plan.kernel == VectorGemvKernel::kStream && !int8,
+                     "vector_gemv: a norm before unaligned rows or int8 weights");
+      return run(vector_gemv_kernel<T, T, true>);
     }
-    launch(context, kernel, to_unsigned(plan.blocks), to_unsigned(plan.threads), plan.shared_bytes,
-           p);
+    switch (plan.kernel) {
+      case VectorGemvKernel::kDirect:
+        return run(int8 ? direct_kernel<T, std::int8_t>(plan.vectors)
+                        : direct_kernel<T, T>(plan.vectors));
+      case VectorGemvKernel::kStream:
+        return run(int8 ? vector_gemv_kernel<T, std::int8_t, false>
+                        : vector_gemv_kernel<T, T, false>);
+      case VectorGemvKernel::kPlain:
+        return run(int8 ? vector_gemv_plain_kernel<T, std::int8_t>
+                        : vector_gemv_plain_kernel<T, T>);
+    }
   });
+}
+
+}  // namespace
+
+void vector_gemv(CudaContext& context, const VectorGemv& p, const VectorGemvProblem& problem) {
+  if (const Sm90GemvPlan plan = choose_sm90_gemv(context.arch(), problem); plan.serves) {
+    return sm90_vector_gemv(context, p, problem.x, problem.weight, plan);
+  }
+  run_plan(context, p, problem.x, problem.weight, choose_vector_gemv(context.arch(), problem));
 }
 
 void gather_gemv(CudaContext& context, const GatherGemvCall& call) {
@@ -263,18 +339,13 @@ void gather_gemv(CudaContext& context, const GatherGemvCall& call) {
                      .count = static_cast<int>(call.count),
                      .experts = call.experts.as<const std::int32_t>(),
                      .experts_stride = call.experts ? call.experts.stride(0) : 0};
-  const VectorGemvProblem problem{
-      .rows = slots * outputs,
-      .columns = call.weight.columns,
-      .slots = call.experts ? slots : 0,
-      .x = call.x.dtype,
-      .weight = call.weight.format,
-      .aligned = is_vector_aligned(call.x) && is_vector_aligned(call.weight)};
-  if (const Sm90GemvPlan plan = choose_sm90_gemv(context.arch(), problem); plan.serves) {
-    return sm90_vector_gemv(context, p, call.x.dtype, call.weight.format, plan);
-  }
-  vector_gemv(context, p, call.x.dtype, call.weight.format,
-              choose_vector_gemv(context.arch(), problem));
+  vector_gemv(context, p,
+              {.rows = slots * outputs,
+               .columns = call.weight.columns,
+               .slots = call.experts ? slots : 0,
+               .x = call.x.dtype,
+               .weight = call.weight.format,
+               .aligned = is_vector_aligned(call.x) && is_vector_aligned(call.weight)});
 }
 
 }  // namespace engine::cuda

@@ -28,9 +28,9 @@ struct VectorGemv {
   float eps = 0.0f;
 };
 
-void vector_gemv(CudaContext& context, const VectorGemv& product, DType x, QuantFormat weight,
-                 const VectorGemvPlan& plan);
-// Without norm and bias.
+// By the kernel that serves the problem best. With a norm: where `choose_vector_gemv` gives
+// kStream, as it does for aligned rows that fit in shared memory.
+void vector_gemv(CudaContext& context, const VectorGemv& product, const VectorGemvProblem& problem);
 void sm90_vector_gemv(CudaContext& context, const VectorGemv& product, DType x, QuantFormat weight,
                       const Sm90GemvPlan& plan);
 

@@ -414,16 +414,53 @@ TEST_CASE("the backward of attention takes tensor cores where the operands let i
 
 TEST_CASE("a vector's GEMV takes every multiprocessor, and blocks no larger than its rows") {
   const CudaArch arch;
-  const VectorGemvPlan small = choose_vector_gemv(arch, {.rows = 1024, .columns = 1024});
-  CHECK(small.vectors);
+  const VectorGemvPlan small = choose_vector_gemv(arch, {.rows = 1024, .columns = 4096});
+  CHECK(small.kernel == VectorGemvKernel::kStream);
   CHECK(small.blocks == 264);
   CHECK(small.threads == 128);
-  CHECK(small.shared_bytes == 1024 * sizeof(float));
+  CHECK(small.shared_bytes == 4096 * sizeof(float));
   CHECK(choose_vector_gemv(arch, {.rows = 16384, .columns = 16384}).threads == kVectorGemvThreads);
-  CHECK(choose_vector_gemv(arch, {.rows = 3, .columns = 64}).blocks == 3);
-  CHECK_FALSE(choose_vector_gemv(arch, {.rows = 3, .columns = 64, .aligned = false}).vectors);
-  CHECK_FALSE(choose_vector_gemv(arch, {.rows = 3, .columns = 40000}).vectors);
-  CHECK_FALSE(choose_vector_gemv(arch, {.rows = 330, .columns = 64, .slots = 33}).vectors);
+  CHECK(choose_vector_gemv(arch, {.rows = 3, .columns = 4096}).blocks == 3);
+  // A norm is the work of all threads, however few the rows are.
+  CHECK(choose_vector_gemv(arch, {.rows = 1024, .columns = 4096, .norm = true}).threads ==
+        kVectorGemvThreads);
+  const auto kernel = [&](const VectorGemvProblem& problem) {
+    return choose_vector_gemv(arch, problem).kernel;
+  };
+  CHECK(kernel({.rows = 3, .columns = 64, .aligned = false}) == VectorGemvKernel::kPlain);
+  CHECK(kernel({.rows = 3, .columns = 40000}) == VectorGemvKernel::kPlain);
+  CHECK(kernel({.rows = 330, .columns = 64, .slots = 33}) == VectorGemvKernel::kPlain);
+  CHECK(choose_vector_gemv(arch, {.rows = 33, .columns = 40000}).blocks == 3);
+}
+
+TEST_CASE("few short rows have a warp each") {
+  const CudaArch arch;
+  const VectorGemvPlan square = choose_vector_gemv(arch, {.rows = 1024, .columns = 1024});
+  CHECK(square.kernel == VectorGemvKernel::kDirect);
+  CHECK(square.blocks == 128);
+  CHECK(square.threads == 256);
+  CHECK(square.vectors == 4);
+  CHECK(square.shared_bytes == 0);
+  CHECK_FALSE(choose_sm90_gemv(arch, {.rows = 1024, .columns = 1024}).serves);
+  const auto vectors = [&](std::int64_t columns, QuantFormat weight) {
+    const VectorGemvPlan plan =
+        choose_vector_gemv(arch, {.rows = 7, .columns = columns, .weight = weight});
+    return plan.kernel == VectorGemvKernel::kDirect ? plan.vectors : 0;
+  };
+  CHECK(vectors(8, QuantFormat::kBF16) == 1);
+  CHECK(vectors(264, QuantFormat::kBF16) == 2);
+  CHECK(vectors(520, QuantFormat::kBF16) == 4);
+  CHECK(vectors(1032, QuantFormat::kBF16) == 0);
+  CHECK(vectors(1024, QuantFormat::kInt8) == 2);
+  CHECK(vectors(2048, QuantFormat::kInt8) == 4);
+  CHECK(vectors(512, QuantFormat::kF32) == 4);
+  CHECK(vectors(516, QuantFormat::kF32) == 0);
+  const auto kernel = [&](const VectorGemvProblem& problem) {
+    return choose_vector_gemv(arch, problem).kernel;
+  };
+  CHECK(kernel({.rows = 132 * 32, .columns = 1024}) == VectorGemvKernel::kDirect);
+  CHECK(kernel({.rows = 132 * 32 + 1, .columns = 1024}) == VectorGemvKernel::kStream);
+  CHECK(kernel({.rows = 7, .columns = 1024, .norm = true}) == VectorGemvKernel::kStream);
 }
 
 TEST_CASE("a vector's GEMV on Hopper cuts rows into slices, and its ring fits a multiprocessor") {
@@ -437,10 +474,11 @@ TEST_CASE("a vector's GEMV on Hopper cuts rows into slices, and its ring fits a 
     CHECK(p.shared_bytes + 1024 <= arch.shared_bytes);
     return p;
   };
-  const Sm90GemvPlan small = plan(1024, QuantFormat::kInt8);
-  CHECK(small.slices == 1);
-  CHECK(small.row_groups == 8);  // as many as a block has rows
-  CHECK(small.stages == 1);
+  const Sm90GemvPlan few = choose_sm90_gemv(arch, {.rows = 1024, .columns = 2000});
+  CHECK(few.serves);
+  CHECK(few.slices == 2);
+  CHECK(few.row_groups == 8);  // as many as a block has rows
+  CHECK(few.stages == 1);
   const Sm90GemvPlan middle = plan(4096, QuantFormat::kInt8);
   CHECK(middle.slices == 4);
   CHECK(middle.row_groups == 4);
@@ -456,6 +494,11 @@ TEST_CASE("a vector's GEMV on Hopper cuts rows into slices, and its ring fits a 
   CHECK_FALSE(choose_sm90_gemv(arch, {.rows = 4096, .columns = 16400}).serves);
   CHECK_FALSE(choose_sm90_gemv(arch, {.rows = 4096, .columns = 4096, .aligned = false}).serves);
   CHECK_FALSE(choose_sm90_gemv(arch, {.rows = 1 << 20, .columns = 4096}).serves);
+  CHECK(choose_sm90_gemv(arch, {.rows = 1024, .columns = 14336, .norm = true}).serves);
+  CHECK_FALSE(
+      choose_sm90_gemv(arch,
+                       {.rows = 1024, .columns = 14336, .weight = QuantFormat::kInt8, .norm = true})
+          .serves);
   CHECK_FALSE(
       choose_sm90_gemv(
           arch, {.rows = 4096, .columns = 4096, .x = DType::kF32, .weight = QuantFormat::kInt8})

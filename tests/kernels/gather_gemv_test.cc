@@ -137,59 +137,68 @@ TEST_CASE("linear adds a bias to every token, whichever kernel serves it") {
 // Every stage stores its result: at most five roundings in a row, each of energy u² ÷ 3 of what it
 // rounds, and a layer norm keeps the energy of a row's deviations; u² each leaves room for few
 // samples. f32 adds its accumulation.
+void check_mlp(Backend& backend, DType dtype, std::int64_t tokens, std::int64_t width,
+               std::int64_t inner, bool gelu, DType norm) {
+  const HostMatrix up = scaled_matrix(dtype, inner, width, 1);
+  const HostMatrix down = scaled_matrix(dtype, width, inner, 2);
+  const UploadedWeight up_weight(backend, up), down_weight(backend, down);
+  const Values x = uniform(tokens * width, 3, dtype);
+  const Values b1 = uniform(inner, 4, dtype), b2 = uniform(width, 5, dtype);
+  const Values g1 = uniform(inner, 6, norm, 0.5, 1.5), c1 = uniform(inner, 7, norm);
+  const Values g2 = uniform(width, 8, norm, 0.5, 1.5), c2 = uniform(width, 9, norm);
+  const Guarded x_tensor(backend, dtype, {tokens, width}, x);
+  const Guarded b1t(backend, dtype, {inner}, b1), b2t(backend, dtype, {width}, b2);
+  const Guarded g1t(backend, norm, {inner}, g1), c1t(backend, norm, {inner}, c1);
+  const Guarded g2t(backend, norm, {width}, g2), c2t(backend, norm, {width}, c2);
+  Guarded out(backend, dtype, {tokens, width});
+  const MlpLayerNormCall call{.out = out,
+                              .x = x_tensor,
+                              .up = up_weight,
+                              .up_bias = b1t,
+                              .inner_weight = g1t,
+                              .inner_bias = c1t,
+                              .down = down_weight,
+                              .down_bias = b2t,
+                              .outer_weight = g2t,
+                              .outer_bias = c2t,
+                              .gelu = gelu};
+  GuardedWorkspace scratch(backend, [&](Ops& ops, Workspace ws) { ops.mlp_layer_norm(call, ws); });
+  backend.ops().mlp_layer_norm(call, scratch.workspace());
+  scratch.check("scratch");
+  const Values up_values = up.values(), down_values = down.values();
+  const Values expected = reference::mlp_layer_norm(x, {.up = up_values,
+                                                        .up_bias = b1,
+                                                        .inner_weight = g1,
+                                                        .inner_bias = c1,
+                                                        .down = down_values,
+                                                        .down_bias = b2,
+                                                        .outer_weight = g2,
+                                                        .outer_bias = c2,
+                                                        .gelu = gelu});
+  const std::string what = concat("mlp T", tokens, " D", width, " inner ", inner, " ", dtype,
+                                  gelu ? " gelu" : "", " norm ", norm);
+  const Values found = out.get(what);
+  CHECK_MESSAGE(std::isfinite(nmse(found, expected)), what);
+  for (const double y : found) REQUIRE_MESSAGE(std::isfinite(y), what);
+  check_nmse(
+      what, found, expected,
+      5.0 * rounding_nmse(dtype) + 2.0 * accumulation_nmse(inner, dtype) + 16.0 * kFp32 * kFp32);
+}
+
 TEST_CASE("mlp_layer_norm of one and of many tokens is what its stages give") {
   on_every_backend([](Backend& backend) {
     for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
-      for (const std::int64_t tokens : {1, 3, 64}) {
-        for (const bool gelu : {false, true}) {
+      for (const bool gelu : {false, true}) {
+        for (const std::int64_t tokens : {1, 3, 64}) {
           for (const std::int64_t width : {172, 256}) {
-            const std::int64_t inner = 2 * width + 16;
-            const HostMatrix up = scaled_matrix(dtype, inner, width, 1);
-            const HostMatrix down = scaled_matrix(dtype, width, inner, 2);
-            const UploadedWeight up_weight(backend, up), down_weight(backend, down);
-            const Values x = uniform(tokens * width, 3, dtype);
-            const Values b1 = uniform(inner, 4, dtype), b2 = uniform(width, 5, dtype);
-            const Values g1 = uniform(inner, 6, dtype, 0.5, 1.5), c1 = uniform(inner, 7, dtype);
-            const Values g2 = uniform(width, 8, dtype, 0.5, 1.5), c2 = uniform(width, 9, dtype);
-            const Guarded x_tensor(backend, dtype, {tokens, width}, x);
-            const Guarded b1t(backend, dtype, {inner}, b1), b2t(backend, dtype, {width}, b2);
-            const Guarded g1t(backend, dtype, {inner}, g1), c1t(backend, dtype, {inner}, c1);
-            const Guarded g2t(backend, dtype, {width}, g2), c2t(backend, dtype, {width}, c2);
-            Guarded out(backend, dtype, {tokens, width});
-            const MlpLayerNormCall call{.out = out,
-                                        .x = x_tensor,
-                                        .up = up_weight,
-                                        .up_bias = b1t,
-                                        .inner_weight = g1t,
-                                        .inner_bias = c1t,
-                                        .down = down_weight,
-                                        .down_bias = b2t,
-                                        .outer_weight = g2t,
-                                        .outer_bias = c2t,
-                                        .gelu = gelu};
-            GuardedWorkspace scratch(backend,
-                                     [&](Ops& ops, Workspace ws) { ops.mlp_layer_norm(call, ws); });
-            backend.ops().mlp_layer_norm(call, scratch.workspace());
-            scratch.check("scratch");
-            const Values up_values = up.values(), down_values = down.values();
-            const Values expected = reference::mlp_layer_norm(x, {.up = up_values,
-                                                                  .up_bias = b1,
-                                                                  .inner_weight = g1,
-                                                                  .inner_bias = c1,
-                                                                  .down = down_values,
-                                                                  .down_bias = b2,
-                                                                  .outer_weight = g2,
-                                                                  .outer_bias = c2,
-                                                                  .gelu = gelu});
-            const std::string what =
-                concat("mlp T", tokens, " D", width, " ", dtype, gelu ? " gelu" : "");
-            const Values found = out.get(what);
-            CHECK_MESSAGE(std::isfinite(nmse(found, expected)), what);
-            for (const double y : found) REQUIRE_MESSAGE(std::isfinite(y), what);
-            check_nmse(what, found, expected,
-                       5.0 * rounding_nmse(dtype) + 2.0 * accumulation_nmse(inner, dtype) +
-                           16.0 * kFp32 * kFp32);
+            check_mlp(backend, dtype, tokens, width, 2 * width + 16, gelu, dtype);
           }
+        }
+        // Rows of several slices, a whole and a cut last one; parameters of either type.
+        for (const DType norm : {dtype, DType::kF32}) {
+          check_mlp(backend, dtype, 1, 1040, 2096, gelu, norm);
+          check_mlp(backend, dtype, 1, 264, 14336, gelu, norm);
+          check_mlp(backend, dtype, 1, 72, 1024, gelu, norm);
         }
       }
     }

@@ -7,13 +7,6 @@
 
 namespace engine::cuda {
 
-// A cache policy for data that is read once.
-__device__ inline std::uint64_t evict_first_policy() {
-  std::uint64_t policy;
-  asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
-  return policy;
-}
-
 // Copies `bytes` (a multiple of 16) and counts them on `barrier`. Both ends on a multiple of 16.
 __device__ inline void bulk_copy(std::uint32_t shared, const void* global, unsigned bytes,
                                  std::uint32_t barrier, std::uint64_t policy) {

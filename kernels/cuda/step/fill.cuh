@@ -5,6 +5,7 @@
 // streams no faster, and everything else of the block queues behind it.)
 #pragma once
 
+#include "kernels/cuda/device/stream.cuh"
 #include "kernels/cuda/step/attention.cuh"
 
 namespace engine::cuda {

@@ -57,6 +57,19 @@ __device__ inline bool mbarrier_try_wait(std::uint32_t barrier, unsigned parity)
   return done != 0;
 }
 
+// The same without waiting.
+__device__ inline bool mbarrier_test_wait(std::uint32_t barrier, unsigned parity) {
+  unsigned done;
+  asm volatile(
+      "{\n\t.reg .pred p;\n\t"
+      "mbarrier.test_wait.parity.shared::cta.b64 p, [%1], %2;\n\t"
+      "selp.u32 %0, 1, 0, p;\n\t}"
+      : "=r"(done)
+      : "r"(barrier), "r"(parity)
+      : "memory");
+  return done != 0;
+}
+
 // Waits for the end of the phase of this parity; what arrived before it is visible then.
 __device__ inline void mbarrier_wait(std::uint32_t barrier, unsigned parity) {
   while (!mbarrier_try_wait(barrier, parity)) {

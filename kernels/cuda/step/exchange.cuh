@@ -43,12 +43,12 @@ __device__ inline uint4 await_vector(const StepShared& b, int index) {
 }
 
 // Vectors of a lane, the first loaded from `address` and each other `apart` vectors behind the one
-// before, again until nothing of them is absent; every lane calls. As long as anything is missing
-// to the warp, the last lane that misses something asks for its last such vector alone: elements
-// come about in their order, and if all asked, over all blocks, they would take a good part of what
-// L2 delivers.
-template <int kHeld>
-__device__ void await_vectors(uint4 (&raw)[kHeld], const uint4* address, int apart) {
+// before, again until nothing of them is absent, or until stop(), which is asked between the loads;
+// every lane calls. As long as anything is missing to the warp, the last lane that misses something
+// asks for its last such vector alone: elements come about in their order, and if all asked, over
+// all blocks, they would take a good part of what L2 delivers.
+template <int kHeld, typename Stop>
+__device__ void await_vectors(uint4 (&raw)[kHeld], const uint4* address, int apart, Stop stop) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
   for (;;) {
     int last = -1;
@@ -58,9 +58,12 @@ __device__ void await_vectors(uint4 (&raw)[kHeld], const uint4* address, int apa
     }
     const unsigned lanes = __ballot_sync(kFullWarp, last >= 0);
     if (lanes == 0) return;
-    if (lane == 31 - __clz(static_cast<int>(lanes))) {
-      while (has_absent(load_relaxed(address + last * apart))) {
-      }
+    const int asks = 31 - __clz(static_cast<int>(lanes));
+    for (;;) {
+      if (__any_sync(kFullWarp, stop())) return;
+      bool absent = false;
+      if (lane == asks) absent = has_absent(load_relaxed(address + last * apart));
+      if (!__any_sync(kFullWarp, absent)) break;
     }
     __syncwarp();
 #pragma unroll

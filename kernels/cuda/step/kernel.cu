@@ -37,17 +37,20 @@ __device__ void run_stage(StepShared& b, const StepStage& stage) {
     case StepKind::kEmbed:
       return run_embed<T>(b, stage);
     case StepKind::kNorm:
-      return run_norm<T>();
+      return stage.norm != nullptr ? run_norm<T, true>() : run_norm<T, false>();
     case StepKind::kAttention:
       return run_attention<T>(b, stage);
     case StepKind::kProduct:
+      return stage.int8_weight ? run_product_stage<T, int>(stage)
+                               : run_product_stage<T, float>(stage);
     case StepKind::kMoeUp:
       prepare_operand<T>(stage, 0);
       stamp(b, 2);
-      if (stage.kind == StepKind::kMoeUp) run_router<T>();
+      run_router<T>();
       return stage.int8_weight ? run_product<T, int>() : run_product<T, float>();
     case StepKind::kMoeDown:
-      return stage.int8_weight ? run_moe_down<T, int>() : run_moe_down<T, float>();
+      return stage.int8_weight ? run_moe_down_stage<T, int>(stage)
+                               : run_moe_down_stage<T, float>(stage);
   }
 }
 

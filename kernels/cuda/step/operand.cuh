@@ -136,70 +136,115 @@ __device__ OperandTotals consumers_totals(StepShared& b, float squares, std::uin
   return {squares, largest};
 }
 
-// The vectors of x, of a mixture's choice `slot`, that are this thread's: from the
-// exchange, as soon as they are there, or from where they lie.
-template <typename T, int kHeld>
-__device__ void load_operand(const StepShared& b, const StepStage& stage, int slot,
-                             uint4 (&value)[kHeld]) {
-  const int tid = static_cast<int>(threadIdx.x), vectors = stage.columns / 8;
-  const bool exchanged = stage.x_exchange >= 0;
-  const std::int64_t skip = static_cast<std::int64_t>(slot) * stage.columns;
-  const auto* source = reinterpret_cast<const uint4*>(
-      exchanged ? reinterpret_cast<const T*>(b.exchange + stage.x_exchange) + skip
-                : static_cast<const T*>(stage.x) + skip);
-#pragma unroll
-  for (int i = 0; i < kHeld; ++i) {
-    const int v = tid + i * kStepConsumers;
-    value[i] = v < vectors ? load_relaxed(source + v) : make_uint4(0, 0, 0, 0);
-  }
-  if (exchanged) await_vectors(value, source + tid, kStepConsumers);
-}
-
-// Up to kHeld vectors of x a thread, into its registers: x as it is, or normalised. Returns a bound
-// of their magnitudes, with int8 weights.
-template <typename T, int kHeld, bool kNormed, bool kInt8>
-__device__ float hold_operand(StepShared& b, const StepStage& stage, int slot,
-                              uint4 (&value)[kHeld]) {
-  const int tid = static_cast<int>(threadIdx.x), vectors = stage.columns / 8;
-  uint4 weight[kHeld];
-#pragma unroll
-  for (int i = 0; kNormed && i < kHeld; ++i) {
-    const int v = tid + i * kStepConsumers;
-    weight[i] = v < vectors ? load_vector(static_cast<const T*>(stage.norm) + v * 8)
-                            : make_uint4(0, 0, 0, 0);
-  }
-  load_operand<T>(b, stage, slot, value);
-  if (slot == 0) stamp(b, 1);
-  if constexpr (kNormed) {
-    float squares = 0.0f;
-    std::uint32_t most = 0;
-#pragma unroll
-    for (int i = 0; i < kHeld; ++i) {
-      squares += sum_of_squares<T>(value[i]);
-      if (kInt8) most = max(most, largest_product<T>(value[i], weight[i]));
-    }
-    const OperandTotals totals = consumers_totals<true, kInt8>(b, squares, most);
-    const float scale = rsqrtf(fmaf(totals.squares, stage.per_column, stage.eps));
-#pragma unroll
-    for (int i = 0; i < kHeld; ++i) {
-      value[i] = normalise_vector<T>(value[i], weight[i], scale);
-    }
-    // Two roundings to T may add as much.
-    return __uint_as_float(totals.largest) * scale * 1.01f;
-  } else if constexpr (kInt8) {
-    std::uint32_t pair = 0;
-#pragma unroll
-    for (int i = 0; i < kHeld; ++i) pair = __vmaxu2(pair, largest_pair(value[i]));
-    pair = max(pair & 0xffff, pair >> 16);
-    return larger_of<T>(consumers_totals<false, true>(b, 0.0f, pair).largest);
-  }
-  return 0.0f;
-}
-
 // Where this block leaves the normalised x, if it is the one that does.
 template <typename T>
 __device__ T* normed_of(const StepShared& b, const StepStage& stage) {
   return b.block == stage.rotation ? static_cast<T*>(stage.normed) : nullptr;
+}
+
+// Up to kHeld vectors of x, of a mixture's choice `slot`, that are the thread's, with the norm's
+// weights: asked for when it comes about, from the exchange or from where they lie.
+template <typename T, int kHeld, bool kNormed>
+struct OperandVectors {
+  const uint4* source;  // the thread's first vector of x
+  bool exchanged;
+  uint4 value[kHeld], weight[kNormed ? kHeld : 1];
+
+  __device__ OperandVectors(const StepShared& b, const StepStage& stage, int slot)
+      : exchanged(stage.x_exchange >= 0) {
+    const int tid = static_cast<int>(threadIdx.x), vectors = stage.columns / 8;
+#pragma unroll
+    for (int i = 0; kNormed && i < kHeld; ++i) {
+      const int v = tid + i * kStepConsumers;
+      weight[i] = v < vectors ? load_vector(static_cast<const T*>(stage.norm) + v * 8)
+                              : make_uint4(0, 0, 0, 0);
+    }
+    const T* x = exchanged ? reinterpret_cast<const T*>(b.exchange + stage.x_exchange)
+                           : static_cast<const T*>(stage.x);
+    source =
+        reinterpret_cast<const uint4*>(x + static_cast<std::int64_t>(slot) * stage.columns) + tid;
+#pragma unroll
+    for (int i = 0; i < kHeld; ++i) {
+      const bool exists = tid + i * kStepConsumers < vectors;
+      value[i] = exists ? load_relaxed(source + i * kStepConsumers) : make_uint4(0, 0, 0, 0);
+    }
+  }
+
+  // Until the warp's are there, or until stop().
+  template <typename Stop>
+  __device__ void await(Stop stop) {
+    if (exchanged) await_vectors(value, source, kStepConsumers, stop);
+  }
+
+  // x as it is, or normalised. Returns a bound of the magnitudes, with int8 weights.
+  template <bool kInt8>
+  __device__ float normalise(StepShared& b, const StepStage& stage) {
+    if constexpr (kNormed) {
+      float squares = 0.0f;
+      std::uint32_t most = 0;
+#pragma unroll
+      for (int i = 0; i < kHeld; ++i) {
+        squares += sum_of_squares<T>(value[i]);
+        if (kInt8) most = max(most, largest_product<T>(value[i], weight[i]));
+      }
+      const OperandTotals totals = consumers_totals<true, kInt8>(b, squares, most);
+      const float scale = rsqrtf(fmaf(totals.squares, stage.per_column, stage.eps));
+#pragma unroll
+      for (int i = 0; i < kHeld; ++i) {
+        value[i] = normalise_vector<T>(value[i], weight[i], scale);
+      }
+      // Two roundings to T may add as much.
+      return __uint_as_float(totals.largest) * scale * 1.01f;
+    } else if constexpr (kInt8) {
+      std::uint32_t pair = 0;
+#pragma unroll
+      for (int i = 0; i < kHeld; ++i) pair = __vmaxu2(pair, largest_pair(value[i]));
+      pair = max(pair & 0xffff, pair >> 16);
+      return larger_of<T>(consumers_totals<false, true>(b, 0.0f, pair).largest);
+    }
+    return 0.0f;
+  }
+
+  // Into shared memory, where x is complete behind this.
+  template <bool kInt8>
+  __device__ void store(StepShared& b, const StepStage& stage, float largest) const {
+    const int tid = static_cast<int>(threadIdx.x), vectors = stage.columns / 8;
+    const StepOperand<T> operand(b.x_area, stage);
+    const DigitScale digit_scale(largest);
+    if (kInt8 && tid == 0) {
+      b.unit = digit_scale.unit;
+      b.tiny = digit_scale.tiny;
+    }
+    T* normed = kNormed ? normed_of<T>(b, stage) : nullptr;
+    const bool wants_values = !kInt8 || has_values(stage);
+#pragma unroll
+    for (int i = 0; i < kHeld; ++i) {
+      const int v = tid + i * kStepConsumers;
+      if (v >= vectors) break;
+      if (normed != nullptr) store_vector(normed + v * 8, value[i]);
+      if (wants_values) store_vector(operand.values + v * 8, operand_order(value[i]));
+      if (kInt8) store_digits<T>(operand.digits, operand.plane, v * 8, value[i], digit_scale);
+    }
+    consumers_sync();
+  }
+};
+
+// The stage kNorm: x, perhaps normalised, becomes the stage's result.
+template <typename T, bool kNormed>
+__device__ __noinline__ void run_norm() {
+  StepShared& b = step_shared();
+  const StepStage& stage = present_stage(b);
+  OperandVectors<T, kStepHeldVectors, kNormed> x(b, stage, 0);
+  x.await([] { return false; });
+  stamp(b, 1);
+  x.template normalise<false>(b, stage);
+  T* normed = normed_of<T>(b, stage);
+#pragma unroll
+  for (int i = 0; i < kStepHeldVectors; ++i) {
+    const int v = static_cast<int>(threadIdx.x) + i * kStepConsumers;
+    if (v >= stage.columns / 8) break;
+    publish_vector(b, stage, v * 8, normed != nullptr ? normed + v * 8 : nullptr, x.value[i]);
+  }
 }
 
 // prepare_operand for up to kHeld vectors of x a thread.
@@ -207,46 +252,10 @@ template <typename T, int kHeld, bool kNormed, bool kInt8>
 __device__ __noinline__ void prepare_held(int slot) {
   StepShared& b = step_shared();
   const StepStage& stage = present_stage(b);
-  const int tid = static_cast<int>(threadIdx.x), vectors = stage.columns / 8;
-  uint4 value[kHeld];
-  const float largest = hold_operand<T, kHeld, kNormed, kInt8>(b, stage, slot, value);
-  const StepOperand<T> operand(b.x_area, stage);
-  const DigitScale digit_scale(largest);
-  if (kInt8 && tid == 0) {
-    b.unit = digit_scale.unit;
-    b.tiny = digit_scale.tiny;
-  }
-  T* normed = kNormed ? normed_of<T>(b, stage) : nullptr;
-  const bool wants_values = !kInt8 || has_values(stage);
-#pragma unroll
-  for (int i = 0; i < kHeld; ++i) {
-    const int v = tid + i * kStepConsumers;
-    if (v >= vectors) break;
-    if (normed != nullptr) store_vector(normed + v * 8, value[i]);
-    if (wants_values) store_vector(operand.values + v * 8, operand_order(value[i]));
-    if (kInt8) store_digits<T>(operand.digits, operand.plane, v * 8, value[i], digit_scale);
-  }
-  consumers_sync();  // x is complete
-}
-
-// The stage kNorm: x, perhaps normalised, becomes the stage's result.
-template <typename T>
-__device__ __noinline__ void run_norm() {
-  StepShared& b = step_shared();
-  const StepStage& stage = present_stage(b);
-  uint4 value[kStepHeldVectors];
-  if (stage.norm != nullptr) {
-    hold_operand<T, kStepHeldVectors, true, false>(b, stage, 0, value);
-  } else {
-    hold_operand<T, kStepHeldVectors, false, false>(b, stage, 0, value);
-  }
-  T* normed = normed_of<T>(b, stage);
-#pragma unroll
-  for (int i = 0; i < kStepHeldVectors; ++i) {
-    const int v = static_cast<int>(threadIdx.x) + i * kStepConsumers;
-    if (v >= stage.columns / 8) break;
-    publish_vector(b, stage, v * 8, normed != nullptr ? normed + v * 8 : nullptr, value[i]);
-  }
+  OperandVectors<T, kHeld, kNormed> x(b, stage, slot);
+  x.await([] { return false; });
+  if (slot == 0) stamp(b, 1);
+  x.template store<kInt8>(b, stage, x.template normalise<kInt8>(b, stage));
 }
 
 template <typename T, int kHeld>

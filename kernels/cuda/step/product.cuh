@@ -38,19 +38,51 @@ struct TileSums {
   unsigned scale = 0;  // int8: bits of that of row lane % 16, in the group that has the first slot
 };
 
-// The warp's part of one slot, whose lane begins at `place` and in x at `x`.
-template <typename T, typename Sum>
-__device__ void multiply_slot(TileSums<Sum>& sums, std::uint32_t place, std::uint32_t x) {
+// A warp's part of one slot, in registers.
+template <typename Sum>
+struct SlotPart {
+  static constexpr int kSteps = kStepPart / 64;
+  uint4 upper[kSteps], lower[kSteps];
+  unsigned scale = 0;  // as TileSums has it
+
+  // Where a lane's part of a slot begins, and within a row.
+  __device__ static int within() {
+    const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
+    return warp % kStepSlotWarps * kStepPart + lane % 4 * 16;
+  }
+  __device__ static std::uint32_t lane_place() {
+    return static_cast<std::uint32_t>(static_cast<int>(threadIdx.x) % 32 / 4 * kStepPitch +
+                                      within());
+  }
+  // From the slot at `slot`, which has arrived.
+  __device__ void take(std::uint32_t slot, bool begins_tile) {
+    if (begins_tile) take_scale(slot);
+    const std::uint32_t place = slot + lane_place();
 #pragma unroll
-  for (unsigned k = 0; k < kStepPart; k += 64) {
-    const uint4 upper = load_shared(place + k), lower = load_shared(place + 8 * kStepPitch + k);
-    const uint2 value = load_shared_pair(x + k);
-    multiply<T>(sums.upper, upper, value);
-    multiply<T>(sums.lower, lower, value);
+    for (unsigned i = 0; i < kSteps; ++i) {
+      upper[i] = load_shared(place + i * 64);
+      lower[i] = load_shared(place + 8 * kStepPitch + i * 64);
+    }
+  }
+  __device__ void take_scale(std::uint32_t slot) {
+    if (std::is_same_v<Sum, int>) {
+      scale = load_shared_u16(slot + kStepChunk + threadIdx.x % kStepRows * 2);
+    }
+  }
+};
+
+// The warp's part of one slot times x, of which the lane's column begins at `x`.
+template <typename T, typename Sum>
+__device__ void multiply_slot(TileSums<Sum>& sums, const SlotPart<Sum>& part, std::uint32_t x) {
+#pragma unroll
+  for (unsigned i = 0; i < part.kSteps; ++i) {
+    const uint2 value = load_shared_pair(x + i * 64);
+    multiply<T>(sums.upper, part.upper[i], value);
+    multiply<T>(sums.lower, part.lower[i], value);
   }
 }
-// The same where only the first `bytes` from the lane's beginning on exist; past them there may be
-// NaN.
+// The same of a slot whose lane begins at `place`, where only the first `bytes` from there on
+// exist; past them there may be NaN.
 template <typename T, typename Sum>
 __device__ void multiply_some(TileSums<Sum>& sums, std::uint32_t place, std::uint32_t x,
                               int bytes) {
@@ -69,32 +101,34 @@ __device__ void multiply_some(TileSums<Sum>& sums, std::uint32_t place, std::uin
   }
 }
 
-// The warp's part of one tile, whose slots from `first` on, every kStepGroups-th, are its group's;
-// `x` is the lane's column, at a shared address.
-template <typename T, typename Sum>
-__device__ TileSums<Sum> multiply_tile(const StepConsumer& c, std::uint32_t x, int row_bytes,
-                                       int first) {
-  TileSums<Sum> sums;
-  const int within = c.warp % kStepSlotWarps * kStepPart + c.lane % 4 * 16;
-  const auto offset = static_cast<std::uint32_t>(c.lane / 4 * kStepPitch + within);
+// The warp's part of one tile, whose slots from `first` on, every kStepGroups-th, are its group's,
+// the first of them, with kBegun, in `sums` already; `x` is the lane's column, at a shared address.
+template <typename T, bool kBegun, typename Sum>
+__device__ void multiply_tile(const StepConsumer& c, std::uint32_t x, int row_bytes, int first,
+                              TileSums<Sum>& sums) {
   StepRing own = c.ring;
   own.advance(first);
-  for (int k = first * kStepChunk; k < row_bytes; k += kStepGroups * kStepChunk) {
+  int k = first * kStepChunk;
+  if constexpr (kBegun) {
+    own.advance(kStepGroups);
+    k += kStepGroups * kStepChunk;
+  }
+  for (; k < row_bytes; k += kStepGroups * kStepChunk) {
+    const std::uint32_t column = x + static_cast<std::uint32_t>(k);
+    SlotPart<Sum> part;
     c.wait_slot(own);
-    const std::uint32_t place = own.slot() + offset, column = x + static_cast<std::uint32_t>(k);
-    if (std::is_same_v<Sum, int> && k == 0) {
-      sums.scale = load_shared_u16(own.slot() + kStepChunk +
-                                   static_cast<std::uint32_t>(c.lane % kStepRows * 2));
-    }
     if (k + kStepChunk <= row_bytes) {
-      multiply_slot<T>(sums, place, column);
+      part.take(own.slot(), k == 0);
+      c.release_slot(own);
+      multiply_slot<T>(sums, part, column);
     } else {
-      multiply_some<T>(sums, place, column, row_bytes - k - within);
+      if (k == 0) part.take_scale(own.slot());
+      multiply_some<T>(sums, own.slot() + part.lane_place(), column, row_bytes - k - part.within());
+      c.release_slot(own);
     }
-    c.release_slot(own);
+    if (k == 0) sums.scale = part.scale;
     own.advance(kStepGroups);
   }
-  return sums;
 }
 
 // The warp leaves its sums of rows g and g + 8 for the warp that adds them up.
@@ -231,11 +265,12 @@ __device__ void finish_tile(const StepShared& b, const StepStage& stage, float v
   put(finish, from_f32<T>(value + to_f32(residual)));
 }
 
-// All warps multiply a tile; one of them calls done(total of row lane % 16, scaled, fetched) at the
-// end, with fetched = fetch() asked for at the start.
-template <typename T, typename Sum, typename Fetch, typename Done>
+// All warps multiply a tile, whose first slots, with kBegun, are in `sums`; one of them calls
+// done(total of row lane % 16, scaled, fetched) at the end, with fetched = fetch() asked for at the
+// start.
+template <typename T, bool kBegun, typename Sum, typename Fetch, typename Done>
 __device__ void run_tile(StepConsumer& c, StepShared& b, std::uint32_t x, int row_bytes,
-                         Fetch fetch, Done done) {
+                         TileSums<Sum> sums, Fetch fetch, Done done) {
   const int buffer = c.tiles % kStepPartials;
   const unsigned phase = static_cast<unsigned>(c.tiles / kStepPartials) & 1;
   const bool finishes = c.tiles % kStepWarps == c.warp;
@@ -243,7 +278,7 @@ __device__ void run_tile(StepConsumer& c, StepShared& b, std::uint32_t x, int ro
   TileFinish finish{};
   if (finishes) finish = fetch();
   const int first = c.place_of_group(), part = first * kStepSlotWarps + c.warp % kStepSlotWarps;
-  const TileSums<Sum> sums = multiply_tile<T, Sum>(c, x, row_bytes, first);
+  multiply_tile<T, kBegun>(c, x, row_bytes, first, sums);
   c.pass((row_bytes + kStepChunk - 1) / kStepChunk);
   mbarrier_wait(shared_address(&b.taken[buffer]),
                 phase ^ 1);  // the sums that were here are used up
@@ -267,7 +302,8 @@ __device__ void run_tile(StepConsumer& c, StepShared& b, std::uint32_t x, int ro
 
 // The lane's column of x: the shared address of what meets its first 16 bytes of a row.
 template <typename T, typename Sum>
-__device__ std::uint32_t operand_column(const StepOperand<T>& operand, int warp, int lane) {
+__device__ std::uint32_t operand_column(const StepOperand<T>& operand) {
+  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
   const int column = lane / 4;
   const int within = warp % kStepSlotWarps * kStepPart + lane % 4 * 16 + column % 2 * 8;
   std::uint32_t base = shared_address(operand.values);
@@ -275,6 +311,71 @@ __device__ std::uint32_t operand_column(const StepOperand<T>& operand, int warp,
     base = shared_address(operand.digits + min(column / 2, kStepDigits - 1) * operand.plane);
   }
   return base + static_cast<std::uint32_t>(within);
+}
+
+// The warp's part of the first slot that it has of a stage, taken into registers before x is there,
+// so that the ring goes on filling by as many slots as there are groups. It keeps no more than it
+// needs: registers are short where x is prepared.
+template <typename Sum>
+struct FirstPart {
+  SlotPart<Sum> part;
+  std::uint32_t slot, full, empty, column;  // column: of x that meets the slot
+  unsigned phase;
+
+  __device__ explicit FirstPart(const StepConsumer& c) {
+    const int first = c.place_of_group();
+    StepRing own = c.ring;
+    own.advance(first);
+    slot = own.slot(), full = own.slot_full(), empty = own.slot_empty(), phase = own.phase;
+    column = static_cast<std::uint32_t>(first * kStepChunk);
+  }
+  __device__ bool arrived() const { return __any_sync(kFullWarp, mbarrier_test_wait(full, phase)); }
+  __device__ void take() {
+    mbarrier_wait(full, phase);
+    part.take(slot, column == 0);
+    __syncwarp();  // every lane has read
+    if (threadIdx.x % 32 == 0) mbarrier_arrive(empty);
+  }
+  // Times x, of which the lane's column begins at `x`.
+  template <typename T>
+  __device__ TileSums<Sum> times(std::uint32_t x) const {
+    TileSums<Sum> sums;
+    multiply_slot<T>(sums, part, x + column);
+    sums.scale = part.scale;
+    return sums;
+  }
+};
+
+// Whether every group's first slot of a tile is one of whole parts.
+template <typename T, typename Sum>
+__device__ bool has_first_parts(const StepStage& stage) {
+  return stage.columns * static_cast<int>(std::is_same_v<Sum, int> ? 1 : sizeof(T)) >=
+         kStepGroups * kStepChunk;
+}
+
+// prepare_operand for up to kHeld vectors of x a thread, and the warp's first part of the stage
+// times x. Both ways are written out because a part that may or may not be there, across the
+// preparation, costs the compiler memory. `column` is the lane's of x.
+template <typename T, typename Sum, int kHeld, bool kNormed>
+__device__ TileSums<Sum> prepare_and_begin(StepShared& b, const StepStage& stage, int slot,
+                                           std::uint32_t column) {
+  constexpr bool kInt8 = std::is_same_v<Sum, int>;
+  OperandVectors<T, kHeld, kNormed> x(b, stage, slot);
+  FirstPart<Sum> first{StepConsumer(b)};
+  const auto complete = [&] {
+    if (slot == 0) stamp(b, 1);
+    x.template store<kInt8>(b, stage, x.template normalise<kInt8>(b, stage));
+  };
+  x.await([&] { return first.arrived(); });
+  if (first.arrived()) {
+    first.take();
+    x.await([] { return false; });
+    complete();
+    return first.template times<T>(column);
+  }
+  complete();
+  first.take();
+  return first.template times<T>(column);
 }
 
 // All tiles of this block in a stage of kind kProduct or kMoeUp, whose x is ready.
@@ -285,21 +386,62 @@ __device__ __noinline__ void run_product() {
   StepConsumer c(b);
   constexpr bool kInt8 = std::is_same_v<Sum, int>;
   const StepOperand<T> operand(b.x_area, stage);
-  const std::uint32_t x = operand_column<T, Sum>(operand, c.warp, c.lane);
+  const std::uint32_t x = operand_column<T, Sum>(operand);
   const int row_bytes = stage.columns * static_cast<int>(kInt8 ? 1 : sizeof(T));
   const bool mixture = stage.top_k > 0;
   const int tiles = stage.tiles, blocks = b.blocks;  // else they are loaded for every tile
   const int per_matrix = mixture ? tiles / stage.top_k : tiles;
   for (int t = step_first_tile(b.block, blocks, stage.rotation); t < tiles; t += blocks) {
     const int slot = mixture ? t / per_matrix : 0, tile = t - slot * per_matrix;
-    run_tile<T, Sum>(
-        c, b, x, row_bytes,
+    run_tile<T, false>(
+        c, b, x, row_bytes, TileSums<Sum>{},
         [&] { return fetch_finish<T>(b, stage, tile, slot * stage.half, c.lane); },
         [&](float total, TileFinish finish) {
           finish_tile<T>(b, stage, total, finish, tile, c.lane);
         });
   }
   c.leave(b);
+}
+
+// The same with x, of up to kHeld vectors a thread, prepared here, where there are first parts.
+template <typename T, typename Sum, int kHeld, bool kNormed>
+__device__ __noinline__ void prepare_and_run() {
+  StepShared& b = step_shared();
+  const StepStage& stage = present_stage(b);
+  constexpr bool kInt8 = std::is_same_v<Sum, int>;
+  const StepOperand<T> operand(b.x_area, stage);
+  const std::uint32_t x = operand_column<T, Sum>(operand);
+  const TileSums<Sum> begun = prepare_and_begin<T, Sum, kHeld, kNormed>(b, stage, 0, x);
+  stamp(b, 2);
+  StepConsumer c(b);
+  const int row_bytes = stage.columns * static_cast<int>(kInt8 ? 1 : sizeof(T));
+  const int tiles = stage.tiles, blocks = b.blocks;
+  int tile = step_first_tile(b.block, blocks, stage.rotation);
+  const auto run = [&](auto is_begun, const TileSums<Sum>& sums) {
+    run_tile<T, decltype(is_begun)::value>(
+        c, b, x, row_bytes, sums, [&] { return fetch_finish<T>(b, stage, tile, 0, c.lane); },
+        [&](float total, TileFinish finish) {
+          finish_tile<T>(b, stage, total, finish, tile, c.lane);
+        });
+  };
+  run(std::true_type{}, begun);
+  for (tile += blocks; tile < tiles; tile += blocks) run(std::false_type{}, TileSums<Sum>{});
+  c.leave(b);
+}
+
+// A stage of kind kProduct.
+template <typename T, typename Sum>
+__device__ void run_product_stage(const StepStage& stage) {
+  const bool normed = stage.norm != nullptr;
+  if (has_first_parts<T, Sum>(stage) && stage.columns <= kStepConsumers * 8) {
+    return normed ? prepare_and_run<T, Sum, 1, true>() : prepare_and_run<T, Sum, 1, false>();
+  }
+  if (has_first_parts<T, Sum>(stage) && stage.columns <= kStepConsumers * 32 && !normed) {
+    return prepare_and_run<T, Sum, 4, false>();
+  }
+  prepare_operand<T>(stage, 0);
+  stamp(step_shared(), 2);
+  run_product<T, Sum>();
 }
 
 }  // namespace engine::cuda

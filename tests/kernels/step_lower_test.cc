@@ -96,6 +96,29 @@ TEST_CASE("tiles are dealt out round robin, on from where the stage before stopp
   CHECK(*most - *least <= 1);
 }
 
+TEST_CASE("products begin before x is there, but not beside a mixture") {
+  Operands o;
+  StepProgram program;
+  const LinearCall product = linear(o, 1, 64, 64, DType::kBF16, QuantFormat::kBF16);
+  const MoeFeedForwardCall mixture{.x = product.out,
+                                   .norm = o.tensor(DType::kBF16, {64}),
+                                   .router = o.weight(QuantFormat::kBF16, 4, 64),
+                                   .gate_up = o.weight(QuantFormat::kBF16, 4 * 2 * 32, 64),
+                                   .down = o.weight(QuantFormat::kBF16, 4 * 64, 32),
+                                   .experts = 4,
+                                   .top_k = 2};
+  const auto early = [&] {
+    return std::count_if(program.stages.begin(), program.stages.end(),
+                         [](const StepStage& stage) { return stage.begins_early; });
+  };
+  REQUIRE(lower_call(kH200, product, &program));
+  CHECK(early() == 1);
+  REQUIRE(lower_call(kH200, mixture, o.workspace(1024), &program));
+  CHECK(early() == 0);
+  REQUIRE(lower_call(kH200, linear(o, 1, 64, 64, DType::kBF16, QuantFormat::kBF16), &program));
+  CHECK(early() == 0);
+}
+
 TEST_CASE("the ring keeps as many slots as it needs, and what it leaves fits the block") {
   for (const std::size_t x_bytes : {std::size_t{0}, std::size_t{9000}, std::size_t{90'000}}) {
     const int slots = step_slots(kH200, x_bytes, kStepStaticBytes);

@@ -49,8 +49,7 @@ __device__ void run_stage(StepShared& b, const StepStage& stage) {
       run_router<T>();
       return stage.int8_weight ? run_product<T, int>() : run_product<T, float>();
     case StepKind::kMoeDown:
-      return stage.int8_weight ? run_moe_down_stage<T, int>(stage)
-                               : run_moe_down_stage<T, float>(stage);
+      return stage.int8_weight ? run_moe_down<T, int>() : run_moe_down<T, float>();
   }
 }
 

@@ -73,6 +73,13 @@ bool comes_by_eight(const StepStage& stage) {
   return stage.rows % 8 == 0 && stage.half % 8 == 0 && scale_vectors;
 }
 
+// With a mixture the blocks end a stage further apart, and those ahead, if they begin the next
+// early, take memory from those behind: slower (docs/performance.md).
+bool has_mixture(const StepProgram& program) {
+  return std::any_of(program.stages.begin(), program.stages.end(),
+                     [](const StepStage& stage) { return stage.kind == StepKind::kMoeUp; });
+}
+
 // Appends stages made for elements of `dtype`, which need `x_bytes`, and `at` of the position;
 // deals out their tiles.
 bool append(const CudaArch& arch, StepProgram* program, DType dtype, std::size_t x_bytes,
@@ -95,6 +102,8 @@ bool append(const CudaArch& arch, StepProgram* program, DType dtype, std::size_t
     joined.tiles = (joined.tiles + stage.tiles) % arch.sms;
     joined.stages.push_back(stage);
   }
+  const bool mixture = has_mixture(joined);
+  for (StepStage& stage : joined.stages) stage.begins_early = !mixture;
   *program = std::move(joined);
   return true;
 }

@@ -346,11 +346,11 @@ struct FirstPart {
   }
 };
 
-// Whether every group's first slot of a tile is one of whole parts.
+// Whether that is wanted, and every group's first slot of a tile is one of whole parts.
 template <typename T, typename Sum>
-__device__ bool has_first_parts(const StepStage& stage) {
-  return stage.columns * static_cast<int>(std::is_same_v<Sum, int> ? 1 : sizeof(T)) >=
-         kStepGroups * kStepChunk;
+__device__ bool begins_early(const StepStage& stage) {
+  const int row_bytes = stage.columns * static_cast<int>(std::is_same_v<Sum, int> ? 1 : sizeof(T));
+  return stage.begins_early && row_bytes >= kStepGroups * kStepChunk;
 }
 
 // prepare_operand for up to kHeld vectors of x a thread, and the warp's first part of the stage
@@ -403,7 +403,7 @@ __device__ __noinline__ void run_product() {
   c.leave(b);
 }
 
-// The same with x, of up to kHeld vectors a thread, prepared here, where there are first parts.
+// The same with x, of up to kHeld vectors a thread, prepared here, of a stage that begins early.
 template <typename T, typename Sum, int kHeld, bool kNormed>
 __device__ __noinline__ void prepare_and_run() {
   StepShared& b = step_shared();
@@ -433,10 +433,10 @@ __device__ __noinline__ void prepare_and_run() {
 template <typename T, typename Sum>
 __device__ void run_product_stage(const StepStage& stage) {
   const bool normed = stage.norm != nullptr;
-  if (has_first_parts<T, Sum>(stage) && stage.columns <= kStepConsumers * 8) {
+  if (begins_early<T, Sum>(stage) && stage.columns <= kStepConsumers * 8) {
     return normed ? prepare_and_run<T, Sum, 1, true>() : prepare_and_run<T, Sum, 1, false>();
   }
-  if (has_first_parts<T, Sum>(stage) && stage.columns <= kStepConsumers * 32 && !normed) {
+  if (begins_early<T, Sum>(stage) && stage.columns <= kStepConsumers * 32 && !normed) {
     return prepare_and_run<T, Sum, 4, false>();
   }
   prepare_operand<T>(stage, 0);

@@ -42,6 +42,7 @@ struct alignas(16) StepStage {
   bool by_eight = false;     // rows, and their scales, exist and are aligned by eights
   bool f32_out = false;      // kStore: out and residual are f32, else T
   bool stores_out = true;    // else a later stage overwrites out, and the exchange alone gets it
+  bool begins_early = true;  // a product: warps take their first parts before x is there
   // Tiles of kStepRows rows that the stage is cut into; block b has those that
   // step_first_tile gives, and every `blocks`-th from there. kEmbed and kNorm: 1. kAttention: 0.
   std::int32_t tiles = 0;

@@ -140,23 +140,24 @@ Sm90GemvPlan choose_sm90_gemv(const CudaArch& arch, const VectorGemvProblem& pro
   if (problem.columns < kSm90GemvSlice || problem.columns > kSm90GemvWarps * kSm90GemvSlice) {
     return plan;
   }
-  const std::int64_t blocks = std::min<std::int64_t>(problem.rows, arch.sms);
-  const std::int64_t rows = ceil_div(problem.rows, blocks);
   const std::int64_t slices = ceil_div(problem.columns, std::int64_t{kSm90GemvSlice});
-  const std::int64_t groups = std::min(kSm90GemvWarps / slices, rows);
-  const std::int64_t sums = ceil_div(rows * slices * 4, std::int64_t{16}) * 16;
+  const std::int64_t groups =
+      std::min(kSm90GemvWarps / slices, ceil_div(problem.rows, std::int64_t{arch.sms}));
+  const std::int64_t total = ceil_div(problem.rows, groups);
+  const std::int64_t blocks = std::min<std::int64_t>(total, arch.sms);
+  const std::int64_t block_stages = ceil_div(total, blocks);
+  const std::int64_t sums = ceil_div(block_stages * groups * slices * 4, std::int64_t{16}) * 16;
   if (sums > kSm90GemvSumBytes) return plan;
   constexpr std::int64_t kStatic = 1024;  // for what the kernel declares itself
   const std::int64_t stage = groups * format_info(problem.weight).row_bytes(problem.columns);
   const std::int64_t room = static_cast<std::int64_t>(arch.shared_bytes) - kStatic - sums;
-  // Weights in flight, 64 KB of int8 and 96 of bf16: more gained less than 1 % (performance.md).
-  const std::int64_t flying = problem.weight == QuantFormat::kInt8 ? 64 * 1024 : 48 * 1024;
-  const std::int64_t stages = std::min<std::int64_t>(
-      {room / stage, flying / (groups * problem.columns), ceil_div(rows, groups), kSm90GemvStages});
+  const std::int64_t flying =
+      problem.weight == QuantFormat::kInt8 ? kSm90GemvFlyingInt8 : kSm90GemvFlying;
+  const std::int64_t stages =
+      std::min<std::int64_t>({room / stage, flying / stage, block_stages, kSm90GemvStages});
   plan.serves = stages >= 1;
   plan.blocks = static_cast<int>(blocks);
-  plan.block_rows = static_cast<int>(problem.rows / blocks);
-  plan.more_rows = static_cast<int>(problem.rows % blocks);
+  plan.total_stages = static_cast<int>(total);
   plan.slices = static_cast<int>(slices);
   plan.row_groups = static_cast<int>(groups);
   plan.stages = static_cast<int>(stages);

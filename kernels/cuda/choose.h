@@ -119,14 +119,17 @@ VectorGemvPlan choose_vector_gemv(const CudaArch& arch, const VectorGemvProblem&
 struct Sm90GemvPlan {
   bool serves = false;
   int blocks = 1;
-  int block_rows = 1, more_rows = 0;  // of a block; blocks that have one more
-  int slices = 1, row_groups = 1;     // of warps: a row's columns, and rows at a time
-  int stages = 1;                     // of `row_groups` rows, in flight
+  int slices = 1, row_groups = 1;  // of warps: a row's columns, and rows at a time
+  int total_stages = 1;            // of `row_groups` rows, dealt out to the blocks in turn
+  int stages = 1;                  // in flight
   std::size_t ring_bytes = 0, shared_bytes = 0;
 };
 inline constexpr int kSm90GemvWarps = 16;    // that multiply
 inline constexpr int kSm90GemvSlice = 1024;  // columns of a warp
 inline constexpr int kSm90GemvStages = 16;   // at most
+// Bytes of weights that a block has in flight: more, or fewer of 16 bits, was slower
+// (docs/performance.md).
+inline constexpr std::int64_t kSm90GemvFlying = 128 * 1024, kSm90GemvFlyingInt8 = 64 * 1024;
 // Bytes that a block may have for the sums of its rows' slices.
 inline constexpr std::int64_t kSm90GemvSumBytes = 24 * 1024;
 Sm90GemvPlan choose_sm90_gemv(const CudaArch& arch, const VectorGemvProblem& problem);

@@ -3,9 +3,10 @@
 //   out[s, n] = (Σ_k W[e(s) · N + n, k] · x[k]) × scale + bias[n]
 //
 // Layout: W (E · N, K) row-major, x (K). Limit: the bytes of the chosen rows of W, read once. Who
-// computes what: a block a multiprocessor has a range of the rows. One warp copies them into a ring
-// in shared memory, a stage at a time (a row for each row group), as far ahead as the ring goes and
-// from the kernel's first instruction on: weights depend on nothing. The sixteen others are
+// computes what: a block a multiprocessor takes `row_groups` rows, a stage, in turn with the other
+// blocks, so that what all read at a time lies together. One warp copies the rows into a ring in
+// shared memory, as far ahead as the ring goes and from the kernel's first instruction on: weights
+// depend on nothing. The sixteen others are
 // `row_groups` × `slices`: a warp has 1024 columns of every row of its group, and x of those
 // columns in registers for good. int8 weights meet x as three signed digits (device/digits.cuh) of
 // the slice: integer products without a conversion of weights, exact sums. The sums of a row's
@@ -242,8 +243,12 @@ struct RowPlace {
 struct Sm90GemvRing {
   std::uint32_t full, empty;  // barriers, one of each a stage
   std::uint32_t data;         // (stages, row_groups, K)
-  int first, rows, stages;    // stages: of rows
+  int stages;                 // that the block has
+  int first_row, stage_rows;  // of its first stage; from stage to stage
   unsigned row_bytes;
+
+  // The row of a group in the block's stage `i`; it may not exist.
+  __device__ int row(int i, int group) const { return first_row + i * stage_rows + group; }
 };
 
 // The copying warp's place in the ring. (Unused, as what follows, where the kernel has no body.)
@@ -261,9 +266,9 @@ struct CopyPlace {
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const unsigned slot = to.slot;
   if (to.lap > 0) mbarrier_wait(ring.empty + slot * 8, (to.lap & 1) ^ 1);
-  const int row = i * plan.row_groups + lane;
-  const bool exists = lane < plan.row_groups && row < ring.rows;
-  const RowPlace place(p, ring.first + (exists ? row : 0), own_expert);
+  const int row = ring.row(i, lane);
+  const bool exists = lane < plan.row_groups && row < p.rows;
+  const RowPlace place(p, exists ? row : 0, own_expert);
   const bool wanted = exists && place.known;
   const unsigned count = static_cast<unsigned>(__popc(__ballot_sync(kFullWarp, wanted)));
   if (lane == 0) mbarrier_arrive_expect(ring.full + slot * 8, count * ring.row_bytes);
@@ -284,7 +289,6 @@ __device__ void multiply_stages(const VectorGemv& p, const Sm90GemvPlan& plan,
   const int lane = static_cast<int>(threadIdx.x) % 32;
   unsigned slot = 0, parity = 0;
   for (int i = 0; i < ring.stages; ++i) {
-    const int row = i * plan.row_groups + group;
     const auto* from = reinterpret_cast<const W*>(
         data + (slot * static_cast<unsigned>(plan.row_groups) + static_cast<unsigned>(group)) *
                    ring.row_bytes);
@@ -297,7 +301,7 @@ __device__ void multiply_stages(const VectorGemv& p, const Sm90GemvPlan& plan,
     __syncwarp();
     if (lane == 0) mbarrier_arrive(ring.empty + slot * 8);
     const float sum = x.times(raw);
-    if (lane == 0 && row < ring.rows) partial[row * plan.slices + slice] = sum;
+    if (lane == 0) partial[(i * plan.row_groups + group) * plan.slices + slice] = sum;
     if (++slot == static_cast<unsigned>(plan.stages)) slot = 0, parity ^= 1;
   }
 }
@@ -306,17 +310,16 @@ template <typename T, typename W, bool kNorm>
 __global__ void __launch_bounds__(kThreads, 1)
     sm90_vector_gemv_kernel(const VectorGemv p, const Sm90GemvPlan plan) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  extern __shared__ uint4 shared[];  // the ring, then (rows, slices) sums
+  extern __shared__ uint4 shared[];  // the ring, then (stages, row groups, slices) sums
   __shared__ Mbarrier full[kSm90GemvStages], empty[kSm90GemvStages];
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
   Sm90GemvRing ring;
   ring.full = shared_address(full), ring.empty = shared_address(empty);
   ring.data = shared_address(shared);
-  // The first `more_rows` blocks have one row more than the others.
-  const int block = static_cast<int>(blockIdx.x);
-  ring.first = block * plan.block_rows + min(block, plan.more_rows);
-  ring.rows = plan.block_rows + (block < plan.more_rows ? 1 : 0);
-  ring.stages = (ring.rows + plan.row_groups - 1) / plan.row_groups;
+  const int block = static_cast<int>(blockIdx.x), blocks = static_cast<int>(gridDim.x);
+  ring.stages = (plan.total_stages - block + blocks - 1) / blocks;
+  ring.first_row = block * plan.row_groups;
+  ring.stage_rows = blocks * plan.row_groups;
   ring.row_bytes = static_cast<unsigned>(p.columns) * sizeof(W);
   float* partial = reinterpret_cast<float*>(reinterpret_cast<char*>(shared) + plan.ring_bytes);
 
@@ -340,45 +343,48 @@ __global__ void __launch_bounds__(kThreads, 1)
       copy_stage(p, plan, ring, to, i, own_expert, policy);
     }
   }
-  __syncthreads();  // the barriers are initialised
-  if (warp == kWarps) {
-    for (int i = ahead; i < ring.stages; ++i, advance(to, plan.stages)) {
-      copy_stage(p, plan, ring, to, i, own_expert, policy);
-    }
-    pdl_wait();
-  } else {
-    const int slice = warp % plan.slices, group = warp / plan.slices;
-    const Slice<W> own(slice);
-    const auto multiply = [&](const SliceX<T, W>& x) {
-      if (group >= plan.row_groups) return;
+  const int slice = warp % plan.slices, group = warp / plan.slices;
+  const Slice<W> own(slice);
+  const auto run = [&](const SliceX<T, W>& x) {
+    __syncthreads();  // the barriers are initialised
+    if (warp == kWarps) {
+      for (int i = ahead; i < ring.stages; ++i, advance(to, plan.stages)) {
+        copy_stage(p, plan, ring, to, i, own_expert, policy);
+      }
+    } else if (group < plan.row_groups) {
       multiply_stages<T, W>(p, plan, ring, x, own, group, slice,
                             reinterpret_cast<const char*>(shared), partial);
-    };
-    if constexpr (kNorm) {
-      __shared__ float norm_partial[2][kWarps];
-      const NormParameters<T> norm(p, own);
-      pdl_wait();
-      SliceX<T, W> x(own, p.x, p.columns);
+    }
+  };
+  if constexpr (kNorm) {
+    __shared__ float norm_partial[2][kWarps];
+    const NormParameters<T> norm(p, own);
+    pdl_wait();
+    SliceX<T, W> x(own, p.x, p.columns);
+    if (warp < kWarps) {
       normalise<T>(p, own, norm, plan.slices, group < plan.row_groups ? group : 0, norm_partial,
                    x.x);
-      multiply(x);
-    } else {
-      pdl_wait();
-      multiply(SliceX<T, W>(own, p.x, p.columns));
     }
+    run(x);
+  } else {
+    pdl_wait();
+    run(SliceX<T, W>(own, p.x, p.columns));
   }
   __syncthreads();  // all sums are there
 
-  for (int base = warp * 32; base < ring.rows; base += kThreads) {
-    const int row = base + lane, at = min(row, ring.rows - 1);
-    const RowPlace place(p, ring.first + at, own_expert);
-    if (row >= ring.rows) continue;
+  const int block_rows = ring.stages * plan.row_groups;
+  for (int base = warp * 32; base < block_rows; base += kThreads) {
+    const int at = base + lane, stage = at / plan.row_groups;
+    const int row = ring.row(stage, at - stage * plan.row_groups);
+    const bool exists = at < block_rows && row < p.rows;
+    const RowPlace place(p, exists ? row : 0, own_expert);
+    if (!exists) continue;
     float total = 0.0f;
-    for (int s = 0; s < plan.slices; ++s) total += partial[row * plan.slices + s];
+    for (int s = 0; s < plan.slices; ++s) total += partial[at * plan.slices + s];
     if (place.known && p.scales != nullptr) {
       total *= __uint_as_float(static_cast<std::uint32_t>(p.scales[place.weight_row]) << 16);
     }
-    const int n = ring.first + row - place.slot * p.outputs;
+    const int n = row - place.slot * p.outputs;
     if (p.bias != nullptr) total += to_f32(static_cast<const T*>(p.bias)[n]);
     static_cast<T*>(p.out)[place.slot * p.out_stride + n] =
         from_f32<T>(place.known ? total : nanf(""));

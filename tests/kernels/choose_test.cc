@@ -482,10 +482,12 @@ TEST_CASE("a vector's GEMV on Hopper cuts rows into slices, and its ring fits a 
   const Sm90GemvPlan middle = plan(4096, QuantFormat::kInt8);
   CHECK(middle.slices == 4);
   CHECK(middle.row_groups == 4);
+  CHECK(middle.total_stages == 1024);
   CHECK(middle.stages == 4);
   CHECK(plan(16384, QuantFormat::kInt8).stages == 4);
-  CHECK(plan(16384, QuantFormat::kBF16).stages == 3);
+  CHECK(plan(16384, QuantFormat::kBF16).stages == 4);
   CHECK(plan(5000, QuantFormat::kBF16).row_groups == 3);
+  CHECK(plan(5000, QuantFormat::kBF16).total_stages == 1667);  // the last of two rows
 
   CudaArch portable = arch;
   portable.path = CudaPath::kPortable;

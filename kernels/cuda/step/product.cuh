@@ -357,13 +357,13 @@ __device__ bool begins_early(const StepStage& stage) {
 // times x. Both ways are written out because a part that may or may not be there, across the
 // preparation, costs the compiler memory. `column` is the lane's of x.
 template <typename T, typename Sum, int kHeld, bool kNormed>
-__device__ TileSums<Sum> prepare_and_begin(StepShared& b, const StepStage& stage, int slot,
+__device__ TileSums<Sum> prepare_and_begin(StepShared& b, const StepStage& stage,
                                            std::uint32_t column) {
   constexpr bool kInt8 = std::is_same_v<Sum, int>;
-  OperandVectors<T, kHeld, kNormed> x(b, stage, slot);
+  OperandVectors<T, kHeld, kNormed> x(b, stage, 0);
   FirstPart<Sum> first{StepConsumer(b)};
   const auto complete = [&] {
-    if (slot == 0) stamp(b, 1);
+    stamp(b, 1);
     x.template store<kInt8>(b, stage, x.template normalise<kInt8>(b, stage));
   };
   x.await([&] { return first.arrived(); });
@@ -411,7 +411,7 @@ __device__ __noinline__ void prepare_and_run() {
   constexpr bool kInt8 = std::is_same_v<Sum, int>;
   const StepOperand<T> operand(b.x_area, stage);
   const std::uint32_t x = operand_column<T, Sum>(operand);
-  const TileSums<Sum> begun = prepare_and_begin<T, Sum, kHeld, kNormed>(b, stage, 0, x);
+  const TileSums<Sum> begun = prepare_and_begin<T, Sum, kHeld, kNormed>(b, stage, x);
   stamp(b, 2);
   StepConsumer c(b);
   const int row_bytes = stage.columns * static_cast<int>(kInt8 ? 1 : sizeof(T));

@@ -354,27 +354,20 @@ __device__ bool begins_early(const StepStage& stage) {
 }
 
 // prepare_operand for up to kHeld vectors of x a thread, and the warp's first part of the stage
-// times x. Both ways are written out because a part that may or may not be there, across the
-// preparation, costs the compiler memory. `column` is the lane's of x.
+// times x. The part is taken when it or x is there, and so, at the latest, before x is prepared: a
+// part that might be missing until then would be kept in memory by the compiler, and barriers in
+// two branches are not for a block's warps. `column` is the lane's of x.
 template <typename T, typename Sum, int kHeld, bool kNormed>
 __device__ TileSums<Sum> prepare_and_begin(StepShared& b, const StepStage& stage,
                                            std::uint32_t column) {
   constexpr bool kInt8 = std::is_same_v<Sum, int>;
   OperandVectors<T, kHeld, kNormed> x(b, stage, 0);
   FirstPart<Sum> first{StepConsumer(b)};
-  const auto complete = [&] {
-    stamp(b, 1);
-    x.template store<kInt8>(b, stage, x.template normalise<kInt8>(b, stage));
-  };
   x.await([&] { return first.arrived(); });
-  if (first.arrived()) {
-    first.take();
-    x.await([] { return false; });
-    complete();
-    return first.template times<T>(column);
-  }
-  complete();
   first.take();
+  x.await([] { return false; });
+  stamp(b, 1);
+  x.template store<kInt8>(b, stage, x.template normalise<kInt8>(b, stage));
   return first.template times<T>(column);
 }
 

@@ -1,6 +1,7 @@
 // Standard streams that fail and signals at any time.
 #include <csignal>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "tests/cli/generate_run.h"
@@ -135,7 +136,11 @@ TEST_CASE("what was generated before a signal is there") {
   std::vector<std::string> whole = arguments;
   whole[3] = std::to_string(text.out.size() + 10);
   const Result longer = generate(checkpoint.path(), whole);
-  CHECK(longer.out.starts_with(text.out.substr(0, text.out.size() - 1)));
+  std::string begun = text.out.substr(0, text.out.size() - 1);
+  // A character that the signal cut is shown as U+FFFD; here it is whole.
+  constexpr std::string_view kReplacement = "\xef\xbf\xbd";
+  if (begun.ends_with(kReplacement)) begun.resize(begun.size() - kReplacement.size());
+  CHECK(longer.out.starts_with(begun));
 
   command.arguments.push_back("--json");
   command.signal_after_out = 0;

@@ -26,7 +26,7 @@ __device__ const T* x_row(const RowProduct& p, std::int32_t row) {
 template <typename W>
 __device__ float weight_scale(const RowProduct& p, std::int64_t n) {
   if constexpr (std::is_same_v<W, std::int8_t>) {
-    return __uint_as_float(static_cast<std::uint32_t>(p.scales[n]) << 16);
+    return scale_value(p.scales[n]);
   } else {
     return 1.0f;
   }

@@ -382,7 +382,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     float total = 0.0f;
     for (int s = 0; s < plan.slices; ++s) total += partial[at * plan.slices + s];
     if (place.known && p.scales != nullptr) {
-      total *= __uint_as_float(static_cast<std::uint32_t>(p.scales[place.weight_row]) << 16);
+      total *= scale_value(p.scales[place.weight_row]);
     }
     const int n = row - place.slot * p.outputs;
     if (p.bias != nullptr) total += to_f32(static_cast<const T*>(p.bias)[n]);

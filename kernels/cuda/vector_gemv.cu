@@ -196,7 +196,7 @@ __global__ void __launch_bounds__(kThreads, kVectorGemvBlocksPerSm)
     const bool known = expert >= 0 && expert < p.count;
     if (known && p.scales != nullptr) {
       const std::int64_t at = static_cast<std::int64_t>(expert) * p.outputs + n;
-      total *= __uint_as_float(static_cast<std::uint32_t>(p.scales[at]) << 16);
+      total *= scale_value(p.scales[at]);
     }
     if (p.bias != nullptr) total += to_f32(static_cast<const T*>(p.bias)[n]);
     static_cast<T*>(p.out)[slot * p.out_stride + n] = from_f32<T>(known ? total : nanf(""));
@@ -228,10 +228,10 @@ __global__ void __launch_bounds__(kVectorGemvDirectThreads)
   }
   float scale = 1.0f;
   if (p.scales != nullptr) {
-    scale = __uint_as_float(static_cast<std::uint32_t>(p.scales[weight_row]) << 16);
+    scale = scale_value(p.scales[weight_row]);
   }
+  // x behind the weights: every multiprocessor asks for the same lines, which takes longer.
   if (p.experts == nullptr) pdl_wait();
-    // x behind the weights: every multiprocessor asks for the same lines, which takes longer.
 #pragma unroll
   for (int v = 0; v < kVectors; ++v) {
 #pragma unroll
@@ -277,7 +277,7 @@ __global__ void __launch_bounds__(kThreads) vector_gemv_plain_kernel(const Vecto
   }
   sum = warp_sum(sum);
   if (lane != 0) return;
-  if (p.scales != nullptr) sum *= __uint_as_float(static_cast<std::uint32_t>(p.scales[at]) << 16);
+  if (p.scales != nullptr) sum *= scale_value(p.scales[at]);
   if (p.bias != nullptr) sum += to_f32(static_cast<const T*>(p.bias)[n]);
   static_cast<T*>(p.out)[slot * p.out_stride + n] = from_f32<T>(known ? sum : nanf(""));
 }

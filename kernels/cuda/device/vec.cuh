@@ -16,6 +16,11 @@ __device__ inline float to_f32(float x) { return x; }
 __device__ inline float to_f32(__half x) { return __half2float(x); }
 __device__ inline float to_f32(__nv_bfloat16 x) { return __bfloat162float(x); }
 
+// A scale of int8 weights, which is stored as the bits of a bf16.
+__device__ inline float scale_value(std::uint16_t bits) {
+  return __uint_as_float(static_cast<std::uint32_t>(bits) << 16);
+}
+
 // Rounds to nearest, ties to even.
 template <typename T>
 __device__ T from_f32(float x);

@@ -9,7 +9,8 @@
 #                      down on its kernels; of each case the first $RACECHECK_LAUNCHES launches
 #                      (default 40)
 #   memcheck_generate  engine_generate on the demos: dense and mixture, bf16 and int8
-# Run it in the root of the source tree. A part is cut into its test cases, and $JOBS of them
+# Run it in the root of the source tree. A part is cut into its test cases, those with names that
+# match the regular expression $CASES (default: all), and $JOBS of them
 # (default 12) run side by side: the oracles on the host take most of the time. One job is stopped
 # after $TIMEOUT seconds (default 300), and everything after $BUDGET seconds (default 560): what
 # was stopped or not begun counts as failed, and is named. Prints one line a part last; one log a
@@ -33,12 +34,14 @@ add_job() {  # PART NAME COMMAND
 }
 
 add_cases() {  # PART PROGRAM PREFIX: a job for every case of PROGRAM, PREFIX before the command
-  local index=0 name
+  local index=0 found=0 name
   while IFS= read -r name; do
     index=$((index + 1))
+    [[ $name =~ ${CASES:-.} ]] || continue
+    found=1
     add_job "$1" "$2: $name" "$3 $bin/$2 --first=$index --last=$index"
   done < <("$bin/$2" --list-test-cases | grep -v -e '^\[doctest\]' -e '^=*$')
-  [ $index -gt 0 ] || add_job "$1" "$2: no cases found" false
+  [ $found -gt 0 ] || add_job "$1" "$2: no cases found" false
 }
 
 add_part() {

@@ -146,6 +146,10 @@ struct StepConsumer {
   __device__ int place_of_group() const {
     return static_cast<int>(static_cast<unsigned>(warp / kStepSlotWarps - turn) % kStepGroups);
   }
+  // How many tiles are multiplied before the next that this warp finishes.
+  __device__ int next_finished() const {
+    return static_cast<int>(static_cast<unsigned>(warp - tiles) % kStepWarps);
+  }
   __device__ void pass(int slots) {
     ring.advance(slots);
     turn = (turn + slots) % kStepGroups;
@@ -188,7 +192,7 @@ __device__ inline void stamp(StepShared& b, int which) {
 __device__ inline int tile_row(const StepStage& stage, int tile, int r) {
   if (stage.half == 0) return tile * kStepRows + r;
   const int pair = tile * (kStepRows / 2) + r % 8;
-  const int row = pair / stage.half * 2 * stage.half + pair % stage.half;
+  const int row = pair < stage.half ? pair : pair + pair / stage.half * stage.half;
   return r < 8 ? row : row + stage.half;
 }
 

@@ -18,12 +18,10 @@ __device__ __noinline__ void run_router() {
   const std::uint32_t x = operand_column<T, float>(operand);
   const int row_bytes = stage.columns * static_cast<int>(sizeof(T));
   for (int first = 0; first < stage.experts; first += kStepRows) {
-    run_tile<T, false>(
-        c, b, x, row_bytes, TileSums<float>{}, [] { return TileFinish{}; },
-        [&](float total, TileFinish) {
-          const int expert = first + c.lane;
-          if (c.lane < kStepRows && expert < stage.experts) b.logits[expert] = total;
-        });
+    run_tile<T, false>(c, b, x, row_bytes, TileSums<float>{}, [&](float total) {
+      const int expert = first + c.lane;
+      if (c.lane < kStepRows && expert < stage.experts) b.logits[expert] = total;
+    });
   }
   consumers_sync();  // every logit is in
   if (c.warp == 0) {
@@ -49,24 +47,25 @@ __device__ __noinline__ void run_moe_down() {
     if (s > 0) consumers_sync();  // nobody reads the x of the expert before
     prepare_operand<T>(stage, s);
     const float share = b.share[s];
+    const bool last = s + 1 == stage.top_k;
+    const int first_tile = step_first_tile(b.block, b.blocks, stage.rotation);
+    int mine = first_tile + c.next_finished() * b.blocks;
+    TileFinish finish{};
+    if (last && mine < stage.tiles) finish = fetch_finish<T>(b, stage, mine, 0, c.lane);
     int open = 0;
-    for (int t = step_first_tile(b.block, b.blocks, stage.rotation); t < stage.tiles;
-         t += b.blocks, ++open) {
-      run_tile<T, false>(
-          c, b, x, row_bytes, TileSums<Sum>{},
-          [&] {
-            return s + 1 < stage.top_k ? TileFinish{} : fetch_finish<T>(b, stage, t, 0, c.lane);
-          },
-          [&](float total, TileFinish finish) {
-            float& sum = b.open[open][c.lane % kStepRows];
-            const float so_far = (s == 0 ? 0.0f : sum) + share * total;
-            if (s + 1 < stage.top_k) {
-              __syncwarp();  // both lanes of a row have read it
-              if (c.lane < kStepRows) sum = so_far;
-              return;
-            }
-            finish_tile<T>(b, stage, so_far, finish, t, c.lane);
-          });
+    for (int t = first_tile; t < stage.tiles; t += b.blocks, ++open) {
+      run_tile<T, false>(c, b, x, row_bytes, TileSums<Sum>{}, [&](float total) {
+        float& sum = b.open[open][c.lane % kStepRows];
+        const float so_far = (s == 0 ? 0.0f : sum) + share * total;
+        if (!last) {
+          __syncwarp();  // both lanes of a row have read it
+          if (c.lane < kStepRows) sum = so_far;
+          return;
+        }
+        finish_tile<T>(b, stage, so_far, finish, t, c.lane);
+        mine += kStepWarps * b.blocks;
+        if (mine < stage.tiles) finish = fetch_finish<T>(b, stage, mine, 0, c.lane);
+      });
     }
   }
   c.leave(b);

@@ -265,18 +265,15 @@ __device__ void finish_tile(const StepShared& b, const StepStage& stage, float v
   put(finish, from_f32<T>(value + to_f32(residual)));
 }
 
-// All warps multiply a tile, whose first slots, with kBegun, are in `sums`; one of them calls
-// done(total of row lane % 16, scaled, fetched) at the end, with fetched = fetch() asked for at the
-// start.
-template <typename T, bool kBegun, typename Sum, typename Fetch, typename Done>
+// All warps multiply a tile, whose first slots, with kBegun, are in `sums`; one of them, the one
+// that StepConsumer::next_finished names, calls done(total of row lane % 16, scaled) at the end.
+template <typename T, bool kBegun, typename Sum, typename Done>
 __device__ void run_tile(StepConsumer& c, StepShared& b, std::uint32_t x, int row_bytes,
-                         TileSums<Sum> sums, Fetch fetch, Done done) {
+                         TileSums<Sum> sums, Done done) {
   const int buffer = c.tiles % kStepPartials;
   const unsigned phase = static_cast<unsigned>(c.tiles / kStepPartials) & 1;
-  const bool finishes = c.tiles % kStepWarps == c.warp;
+  const bool finishes = c.next_finished() == 0;
   ++c.tiles;
-  TileFinish finish{};
-  if (finishes) finish = fetch();
   const int first = c.place_of_group(), part = first * kStepSlotWarps + c.warp % kStepSlotWarps;
   multiply_tile<T, kBegun>(c, x, row_bytes, first, sums);
   c.pass((row_bytes + kStepChunk - 1) / kStepChunk);
@@ -297,7 +294,7 @@ __device__ void run_tile(StepConsumer& c, StepShared& b, std::uint32_t x, int ro
   }
   __syncwarp();
   if (c.lane == 0) mbarrier_arrive(shared_address(&b.taken[buffer]));
-  done(total, finish);
+  done(total);
 }
 
 // The lane's column of x: the shared address of what meets its first 16 bytes of a row.
@@ -353,23 +350,72 @@ __device__ bool begins_early(const StepStage& stage) {
   return stage.begins_early && row_bytes >= kStepGroups * kStepChunk;
 }
 
-// prepare_operand for up to kHeld vectors of x a thread, and the warp's first part of the stage
-// times x. The part is taken when it or x is there, and so, at the latest, before x is prepared: a
-// part that might be missing until then would be kept in memory by the compiler, and barriers in
-// two branches are not for a block's warps. `column` is the lane's of x.
-template <typename T, typename Sum, int kHeld, bool kNormed>
+// x, of up to kHeld vectors a thread, as prepare_operand does it, and with kEarly the warp's first
+// part of the stage times x. The part is taken when it or x is there, and so, at the latest, before
+// x is prepared: a part that might be missing until then would be kept in memory by the compiler,
+// and barriers in two branches are not for a block's warps. `column` is the lane's of x.
+template <typename T, typename Sum, int kHeld, bool kNormed, bool kEarly>
 __device__ TileSums<Sum> prepare_and_begin(StepShared& b, const StepStage& stage,
                                            std::uint32_t column) {
   constexpr bool kInt8 = std::is_same_v<Sum, int>;
   OperandVectors<T, kHeld, kNormed> x(b, stage, 0);
-  FirstPart<Sum> first{StepConsumer(b)};
-  x.await([&] { return first.arrived(); });
-  first.take();
-  x.await([] { return false; });
-  stamp(b, 1);
-  x.template store<kInt8>(b, stage, x.template normalise<kInt8>(b, stage));
-  return first.template times<T>(column);
+  if constexpr (kEarly) {
+    FirstPart<Sum> first{StepConsumer(b)};
+    x.await([&] { return first.arrived(); });
+    first.take();
+    x.await([] { return false; });
+    stamp(b, 1);
+    x.template store<kInt8>(b, stage, x.template normalise<kInt8>(b, stage));
+    return first.template times<T>(column);
+  } else {
+    x.await([] { return false; });
+    stamp(b, 1);
+    x.template store<kInt8>(b, stage, x.template normalise<kInt8>(b, stage));
+    return {};
+  }
 }
+
+// The tiles of this block in a stage of kind kProduct or kMoeUp, and what becomes of them. Where a
+// result goes takes as long to find out as a tile takes to multiply, by one warp with all others
+// waiting; so a warp works it out when it has finished the tile before, and for its first one when
+// this comes about: before x is there.
+template <typename T>
+struct ProductTiles {
+  StepShared& b;
+  const StepStage& stage;
+  int tiles, blocks, per_matrix, tile, lane;
+  int mine;           // the next that this warp finishes
+  TileFinish finish;  // of that one
+
+  __device__ ProductTiles(StepShared& block, const StepStage& of, const StepConsumer& c)
+      : b(block),
+        stage(of),
+        tiles(of.tiles),
+        blocks(block.blocks),
+        per_matrix(of.top_k > 0 ? of.tiles / of.top_k : of.tiles),
+        tile(step_first_tile(block.block, block.blocks, of.rotation)),
+        lane(c.lane),
+        mine(tile + c.next_finished() * blocks) {
+    fetch();
+  }
+  __device__ bool left() const { return tile < tiles; }
+  __device__ void fetch() {
+    finish = TileFinish{};
+    if (mine >= tiles) return;
+    const int matrix = per_matrix < tiles ? mine / per_matrix : 0;
+    finish = fetch_finish<T>(b, stage, mine - matrix * per_matrix, matrix * stage.half, lane);
+  }
+  // The next tile, of which the first slots, with kBegun, are in `sums`; `x` is the lane's column.
+  template <bool kBegun, typename Sum>
+  __device__ void run(StepConsumer& c, std::uint32_t x, int row_bytes, const TileSums<Sum>& sums) {
+    run_tile<T, kBegun>(c, b, x, row_bytes, sums, [&](float total) {
+      finish_tile<T>(b, stage, total, finish, tile, lane);
+      mine += kStepWarps * blocks;
+      fetch();
+    });
+    tile += blocks;
+  }
+};
 
 // All tiles of this block in a stage of kind kProduct or kMoeUp, whose x is ready.
 template <typename T, typename Sum>
@@ -377,60 +423,43 @@ __device__ __noinline__ void run_product() {
   StepShared& b = step_shared();
   const StepStage& stage = present_stage(b);
   StepConsumer c(b);
-  constexpr bool kInt8 = std::is_same_v<Sum, int>;
-  const StepOperand<T> operand(b.x_area, stage);
-  const std::uint32_t x = operand_column<T, Sum>(operand);
-  const int row_bytes = stage.columns * static_cast<int>(kInt8 ? 1 : sizeof(T));
-  const bool mixture = stage.top_k > 0;
-  const int tiles = stage.tiles, blocks = b.blocks;  // else they are loaded for every tile
-  const int per_matrix = mixture ? tiles / stage.top_k : tiles;
-  for (int t = step_first_tile(b.block, blocks, stage.rotation); t < tiles; t += blocks) {
-    const int slot = mixture ? t / per_matrix : 0, tile = t - slot * per_matrix;
-    run_tile<T, false>(
-        c, b, x, row_bytes, TileSums<Sum>{},
-        [&] { return fetch_finish<T>(b, stage, tile, slot * stage.half, c.lane); },
-        [&](float total, TileFinish finish) {
-          finish_tile<T>(b, stage, total, finish, tile, c.lane);
-        });
-  }
+  const std::uint32_t x = operand_column<T, Sum>(StepOperand<T>(b.x_area, stage));
+  const int row_bytes = stage.columns * static_cast<int>(std::is_same_v<Sum, int> ? 1 : sizeof(T));
+  ProductTiles<T> tiles(b, stage, c);
+  while (tiles.left()) tiles.template run<false>(c, x, row_bytes, TileSums<Sum>{});
   c.leave(b);
 }
 
-// The same with x, of up to kHeld vectors a thread, prepared here, of a stage that begins early.
-template <typename T, typename Sum, int kHeld, bool kNormed>
+// The same with x, of up to kHeld vectors a thread, prepared here.
+template <typename T, typename Sum, int kHeld, bool kNormed, bool kEarly>
 __device__ __noinline__ void prepare_and_run() {
   StepShared& b = step_shared();
   const StepStage& stage = present_stage(b);
-  constexpr bool kInt8 = std::is_same_v<Sum, int>;
-  const StepOperand<T> operand(b.x_area, stage);
-  const std::uint32_t x = operand_column<T, Sum>(operand);
-  const TileSums<Sum> begun = prepare_and_begin<T, Sum, kHeld, kNormed>(b, stage, x);
+  const std::uint32_t x = operand_column<T, Sum>(StepOperand<T>(b.x_area, stage));
+  ProductTiles<T> tiles(b, stage, StepConsumer(b));
+  const TileSums<Sum> begun = prepare_and_begin<T, Sum, kHeld, kNormed, kEarly>(b, stage, x);
   stamp(b, 2);
   StepConsumer c(b);
-  const int row_bytes = stage.columns * static_cast<int>(kInt8 ? 1 : sizeof(T));
-  const int tiles = stage.tiles, blocks = b.blocks;
-  int tile = step_first_tile(b.block, blocks, stage.rotation);
-  const auto run = [&](auto is_begun, const TileSums<Sum>& sums) {
-    run_tile<T, decltype(is_begun)::value>(
-        c, b, x, row_bytes, sums, [&] { return fetch_finish<T>(b, stage, tile, 0, c.lane); },
-        [&](float total, TileFinish finish) {
-          finish_tile<T>(b, stage, total, finish, tile, c.lane);
-        });
-  };
-  run(std::true_type{}, begun);
-  for (tile += blocks; tile < tiles; tile += blocks) run(std::false_type{}, TileSums<Sum>{});
+  const int row_bytes = stage.columns * static_cast<int>(std::is_same_v<Sum, int> ? 1 : sizeof(T));
+  if constexpr (kEarly) tiles.template run<true>(c, x, row_bytes, begun);
+  while (tiles.left()) tiles.template run<false>(c, x, row_bytes, TileSums<Sum>{});
   c.leave(b);
 }
 
 // A stage of kind kProduct.
 template <typename T, typename Sum>
 __device__ void run_product_stage(const StepStage& stage) {
-  const bool normed = stage.norm != nullptr;
-  if (begins_early<T, Sum>(stage) && stage.columns <= kStepConsumers * 8) {
-    return normed ? prepare_and_run<T, Sum, 1, true>() : prepare_and_run<T, Sum, 1, false>();
+  const bool normed = stage.norm != nullptr, early = begins_early<T, Sum>(stage);
+  if (stage.columns <= kStepConsumers * 8) {
+    if (early) {
+      return normed ? prepare_and_run<T, Sum, 1, true, true>()
+                    : prepare_and_run<T, Sum, 1, false, true>();
+    }
+    return normed ? prepare_and_run<T, Sum, 1, true, false>()
+                  : prepare_and_run<T, Sum, 1, false, false>();
   }
-  if (begins_early<T, Sum>(stage) && stage.columns <= kStepConsumers * 32 && !normed) {
-    return prepare_and_run<T, Sum, 4, false>();
+  if (early && stage.columns <= kStepConsumers * 32 && !normed) {
+    return prepare_and_run<T, Sum, 4, false, true>();
   }
   prepare_operand<T>(stage, 0);
   stamp(step_shared(), 2);

@@ -119,22 +119,6 @@ TEST_CASE("products begin before x is there, but not beside a mixture") {
   CHECK(early() == 0);
 }
 
-TEST_CASE("gate and up of a dense layer look ahead, and nothing else does") {
-  Operands o;
-  StepProgram program;
-  const LinearCall output = linear(o, 1, 64, 64, DType::kBF16, QuantFormat::kBF16);
-  const FeedForwardCall dense{.x = output.out,
-                              .norm = o.tensor(DType::kBF16, {64}),
-                              .gate_up = o.weight(QuantFormat::kBF16, 2 * 32, 64),
-                              .down = o.weight(QuantFormat::kBF16, 64, 32)};
-  REQUIRE(lower_call(kH200, output, &program));
-  REQUIRE(lower_call(kH200, dense, o.workspace(1024), &program));
-  REQUIRE(program.stages.size() == 3);
-  CHECK(!program.stages[0].looks_ahead);
-  CHECK(program.stages[1].looks_ahead);
-  CHECK(!program.stages[2].looks_ahead);
-}
-
 TEST_CASE("the ring keeps as many slots as it needs, and what it leaves fits the block") {
   for (const std::size_t x_bytes : {std::size_t{0}, std::size_t{9000}, std::size_t{90'000}}) {
     const int slots = step_slots(kH200, x_bytes, kStepStaticBytes);

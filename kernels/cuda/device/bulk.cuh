@@ -27,9 +27,4 @@ __device__ inline void bulk_copy(std::uint32_t shared, const void* global, unsig
       : "memory");
 }
 
-// Brings `bytes` (a multiple of 16) from a multiple of 16 on into L2.
-__device__ inline void bulk_prefetch(const void* global, unsigned bytes) {
-  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(global), "r"(bytes) : "memory");
-}
-
 }  // namespace engine::cuda

@@ -57,19 +57,6 @@ __device__ inline bool mbarrier_try_wait(std::uint32_t barrier, unsigned parity)
   return done != 0;
 }
 
-// The same, waiting for about `ns` at the most.
-__device__ inline bool mbarrier_try_wait(std::uint32_t barrier, unsigned parity, unsigned ns) {
-  unsigned done;
-  asm volatile(
-      "{\n\t.reg .pred p;\n\t"
-      "mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2, %3;\n\t"
-      "selp.u32 %0, 1, 0, p;\n\t}"
-      : "=r"(done)
-      : "r"(barrier), "r"(parity), "r"(ns)
-      : "memory");
-  return done != 0;
-}
-
 // The same without waiting.
 __device__ inline bool mbarrier_test_wait(std::uint32_t barrier, unsigned parity) {
   unsigned done;

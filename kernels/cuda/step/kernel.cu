@@ -102,8 +102,8 @@ __device__ void run_stages(StepShared& b) {
   b.parity = launch.control->parity & 1;
   b.exchange = launch.exchange + static_cast<std::int64_t>(b.parity) * launch.exchange_bank;
   for (int i = 0; i < launch.slots; ++i) {
-    mbarrier_init(&b.full[i], 1);
-    mbarrier_init(&b.empty[i], kStepSlotWarps + kStepFillers);
+    mbarrier_init(&b.full[i], kStepFillers);
+    mbarrier_init(&b.empty[i], kStepSlotWarps);
   }
   for (int i = 0; i < kStepPartials; ++i) {
     mbarrier_init(&b.taken[i], 1);

@@ -290,7 +290,6 @@ bool lower_call(const CudaArch& arch, const FeedForwardCall& call, Workspace scr
   up.tiles = narrow((call.down.columns + 7) / 8);
   up.eps = call.eps;
   up.norm = call.norm.data;
-  up.looks_ahead = true;  // behind attention and a small product, the ring is full for long
   StepStage down = product(call.down, inner.data, call.x.data);
   down.residual = call.x.data;
   const std::size_t bytes = std::max(operand_bytes(call.gate_up), operand_bytes(call.down));

@@ -43,7 +43,6 @@ struct alignas(16) StepStage {
   bool f32_out = false;      // kStore: out and residual are f32, else T
   bool stores_out = true;    // else a later stage overwrites out, and the exchange alone gets it
   bool begins_early = true;  // a product: warps take their first parts before x is there
-  bool looks_ahead = false;  // a product: more of it comes into L2 while the ring is full
   // Tiles of kStepRows rows that the stage is cut into; block b has those that
   // step_first_tile gives, and every `blocks`-th from there. kEmbed and kNorm: 1. kAttention: 0.
   std::int32_t tiles = 0;
@@ -89,8 +88,8 @@ struct StepPosition {
 
 // Rows of a tile, the M of the tensor cores' product.
 inline constexpr int kStepRows = 16;
-// Warps that compute, and those that feed them: a warp issues its bulk copies one after the other,
-// so it takes several, a slot each in turn, to issue as fast as memory delivers.
+// Warps that compute, and those that feed them: a warp issues its lanes' bulk copies one after the
+// other, so it takes several to issue as fast as memory delivers.
 inline constexpr int kStepWarps = 16;
 inline constexpr int kStepFillers = 4;
 inline constexpr int kStepConsumers = kStepWarps * 32;
@@ -109,19 +108,12 @@ inline constexpr int kStepPart = kStepChunk / kStepSlotWarps;
 // Slots that may be on their way at a time. More would not raise the rate, only make every other
 // access of the multiprocessor queue behind them.
 inline constexpr int kStepInFlight = 3;
-// What a block brings into L2 ahead of the ring, in a stage that looks ahead, at the most, and how
-// fast each of the warps that fill does: bytes a cycle. In between it looks at its slot.
-inline constexpr int kStepAheadTiles = 2;
-inline constexpr int kStepAheadBytes = 256 * 1024;
-inline constexpr int kStepAheadRate = 2;
-inline constexpr unsigned kStepAheadPause = 200;  // ns
 // Rows in a slot lie 64 bytes off a multiple of 128 apart, so that two rows meet no bank twice.
 inline constexpr int kStepPitch = kStepChunk + 64;
 inline constexpr int kStepSlotBytes = kStepRows * kStepPitch;
 inline constexpr int kStepMaxSlots = 16;
 // A group waits for a slot by the parity of its rounds, so it may not be a round ahead of what has
 // arrived: its slot before is kStepGroups back, and all is there that is kStepInFlight behind that.
-// (That holds for the warps that fill as well, of which each sees every slot.)
 inline constexpr int kStepMinSlots = kStepGroups + kStepInFlight;
 // Digits of x, most of the experts that a token chooses, of experts, of stages, of tiles that a
 // block sums up over several experts.

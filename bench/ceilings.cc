@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <memory>
 #include <string>
 #include <utility>
@@ -60,6 +61,11 @@ class Stream {
     return time_warm(
         *measure_, [&] { measure_->read(all); }, kStreamSamples, kStreamWarmUps);
   }
+  // Device seconds of one pass.
+  double read_once() {
+    const Tensor all = bytes(0, sizes_.stream);
+    return measure_->time([&] { measure_->read(all); });
+  }
   Timing read_cold(std::size_t size) {
     const Tensor part = bytes(0, size);
     return time_cold(*measure_, [&] { measure_->read(part); });
@@ -114,6 +120,29 @@ std::vector<double> rates(const Timing& timing, double amount) {
 double gigabytes(std::size_t bytes) { return static_cast<double>(bytes) * 1e-9; }
 
 }  // namespace
+
+class ReadBeside::Source : public Stream {
+ public:
+  using Stream::Stream;
+};
+
+ReadBeside::ReadBeside(Device device, const BackendOptions& options)
+    : source_(std::make_unique<Source>(device, options)) {
+  source_->read_once();  // a warm-up
+}
+ReadBeside::~ReadBeside() = default;
+
+double ReadBeside::read() {
+  const auto start = std::chrono::steady_clock::now();
+  seconds_ += source_->read_once();
+  gigabytes_ += gigabytes(source_->sizes().stream);
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+double ReadBeside::gb_per_s() {
+  if (seconds_ == 0.0) read();
+  return gigabytes_ / seconds_;
+}
 
 const Ceilings::Measured& Ceilings::read() {
   if (!read_) {

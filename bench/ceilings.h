@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <memory>
 #include <optional>
 #include <vector>
 
@@ -37,6 +38,25 @@ class Ceilings {
   Device device_;
   BackendOptions options_;
   std::optional<Measured> read_, product_;
+};
+
+// Reads in turn with what they are set against. Memory that a machine shares, with other programs or
+// other machines, gives one rate now and another a second later, by a factor of 1.5: so a ceiling
+// read once says little of a run that takes longer.
+class ReadBeside {
+ public:
+  ReadBeside(Device device, const BackendOptions& options);
+  ~ReadBeside();
+
+  // One read of a stream; returns the seconds it took, on the caller's clock.
+  double read();
+  // Over all reads so far, in 10⁹ bytes a second; reads once where there is none.
+  double gb_per_s();
+
+ private:
+  class Source;
+  std::unique_ptr<Source> source_;
+  double seconds_ = 0.0, gigabytes_ = 0.0;
 };
 
 // The experiment `ceilings`: a stream of reads, cold reads of several sizes, a copy, and a product.

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstdio>
 #include <functional>
+#include <memory>
 #include <string>
 #include <utility>
 
@@ -24,6 +25,7 @@ using Clock = std::chrono::steady_clock;
 constexpr std::array<std::int32_t, 6> kPrompt = {1, 15043, 29892, 590, 1024, 338};
 constexpr std::int64_t kTargetTokens = 200;
 constexpr std::int32_t kTopK = 200;
+constexpr std::int64_t kTokensBetweenReads = 4;  // more than one: the first token is the prompt's
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
@@ -32,6 +34,7 @@ double seconds_since(Clock::time_point start) {
 // One run from an empty cache.
 struct Sample {
   double window_s = 0;
+  double paused_s = 0;  // for reads beside the run: between tokens, and no part of window_s
   Generation generation;
 };
 
@@ -41,7 +44,11 @@ class Experiment {
       : context_(context),
         flags_(flags),
         spec_(spec),
-        subject_(context, flags, spec, flags.prompt_len + flags.max_new_tokens) {}
+        subject_(context, flags, spec, flags.prompt_len + flags.max_new_tokens) {
+    if (context.device.kind == DeviceKind::kCpu) {
+      beside_ = std::make_unique<ReadBeside>(context.device, context.backend);
+    }
+  }
 
   std::vector<Result> run() {
     measure_runs();
@@ -68,6 +75,10 @@ class Experiment {
   void prepare(Session& session) const;
   Sample run_once(Session& session, const std::vector<std::int32_t>& prompt);
   void note(const std::string& what, double value, const char* unit) const;
+  // The ceiling of steps that read all the model's bytes.
+  double read_gb_per_s() {
+    return beside_ ? beside_->gb_per_s() : context_.ceilings->read_gb_per_s();
+  }
   double model_gigabytes() {
     return step_traffic(subject_.backend(), subject_.decoder(), flags_.dtype, 1, 0).model_bytes() *
            1e-9;
@@ -77,6 +88,7 @@ class Experiment {
   const BenchFlags& flags_;
   const ModelSpec& spec_;
   Subject subject_;
+  std::unique_ptr<ReadBeside> beside_;  // on a CPU
   std::vector<Result> results_;
 };
 
@@ -97,11 +109,21 @@ Sample Experiment::run_once(Session& session, const std::vector<std::int32_t>& p
                                    .interrupt = context_.backend.interrupt};
   subject_.backend().synchronize();
   Sample sample;
+  std::int64_t drawn = 0;
+  const auto emit = [&](std::string_view piece) {
+    if (beside_ == nullptr || piece == " " || ++drawn == flags_.max_new_tokens) return;
+    if (drawn % kTokensBetweenReads == 0) sample.paused_s += beside_->read();
+  };
   const Clock::time_point start = Clock::now();
   session.reset();
-  sample.generation = generate(session, nullptr, prompt, options, [](std::string_view) {});
+  sample.generation = generate(session, nullptr, prompt, options, emit);
   subject_.backend().synchronize();
-  sample.window_s = seconds_since(start);
+  sample.window_s = seconds_since(start) - sample.paused_s;
+  if (sample.paused_s > 0.0) {
+    sample.generation.decode_s -= sample.paused_s;
+    sample.generation.tokens_per_s =
+        static_cast<double>(sample.generation.ids.size() - 1) / sample.generation.decode_s;
+  }
   context_.poll();
   ENGINE_REQUIRE(static_cast<std::int64_t>(sample.generation.ids.size()) == flags_.max_new_tokens,
                  "a run drew ", sample.generation.ids.size(), " tokens, expected ",
@@ -117,8 +139,8 @@ void Experiment::measure_runs() {
       subject_.backend(), subject_.decoder(),
       {.dtype = flags_.dtype, .max_context = flags_.prompt_len + flags_.max_new_tokens});
   prepare(session);
-  run_once(session, prompt);
-  const double first_s = seconds_since(start);
+  const double paused_s = run_once(session, prompt).paused_s;
+  const double first_s = seconds_since(start) - paused_s;
   std::vector<Sample> samples;
   std::vector<double> windows;
   for (std::int64_t i = 0; i < flags_.samples; ++i) {
@@ -142,14 +164,14 @@ void Experiment::add_run_rows(double startup_s, const std::vector<Sample>& sampl
     first_token.push_back(1e3 * sample.generation.prefill_s);
   }
   const ModelTargets goal = targets_for(flags_, spec_);
-  const double tokens_ceiling = context_.ceilings->read_gb_per_s() / gigabytes;
+  const double tokens_ceiling = read_gb_per_s() / gigabytes;
   Result& tokens = add("token_per_sec", rate, telemetry);
   tokens.target = goal.token_per_sec;
   tokens.ceiling = tokens_ceiling;
   tokens.headline = true;
   Result& bytes = add("memory_bandwidth(GB/s)", bandwidth, telemetry);
   bytes.target = goal.memory_bandwidth;
-  bytes.ceiling = context_.ceilings->read_gb_per_s();
+  bytes.ceiling = read_gb_per_s();
   add("startup_time(s)", {startup_s}, telemetry).target = goal.startup_time;
   if (flags_.max_new_tokens > 1) {
     // At the middle of the run, where the cache has its mean length.
@@ -222,7 +244,7 @@ void Experiment::count_step(Result& result, std::int64_t position) {
   const StepTraffic step =
       step_traffic(subject_.backend(), subject_.decoder(), flags_.dtype, 1, position);
   const double bytes = step.model_bytes() + step.cache_bytes();
-  result.ceiling = context_.ceilings->read_gb_per_s() * 1e9 / bytes;
+  result.ceiling = read_gb_per_s() * 1e9 / bytes;
   result.work = {.flops = step.flops(), .bytes = bytes, .seconds = 1 / result.actual};
 }
 

@@ -4,6 +4,7 @@
 
 #include <omp.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -40,8 +41,10 @@ struct Context {
 // show in the result. `body` must not throw. Once asked to stop, the items left are skipped and
 // Interrupted is thrown here, outside the parallel region. The team always has the same size,
 // because OpenMP ends the threads it finds superfluous and would start them again for the next op.
+// A thread takes `run` adjacent items at a time.
 template <typename Body>
-void parallel_for(const Context& context, std::int64_t items, std::int64_t cost, const Body& body) {
+void parallel_for(const Context& context, std::int64_t items, std::int64_t cost, const Body& body,
+                  std::int64_t run = 1) {
   constexpr std::int64_t kWorthThreads = 1 << 15;  // some microseconds
   context.poll();
   if (context.threads == 1 || items <= 1 || items * cost < kWorthThreads) {
@@ -50,13 +53,20 @@ void parallel_for(const Context& context, std::int64_t items, std::int64_t cost,
 #pragma omp parallel num_threads(context.threads)
     {
       const int worker = omp_get_thread_num();
-#pragma omp for schedule(dynamic)
+#pragma omp for schedule(dynamic, run)
       for (std::int64_t item = 0; item < items; ++item) {
         if (!context.stopping()) body(item, worker);
       }
     }
   }
   context.poll();
+}
+
+// For items that lie behind each other in memory and are read once: a run long enough for a thread
+// to read on where it stopped, by its own prefetches, and short enough that none waits for another.
+inline std::int64_t streaming_run(const Context& context, std::int64_t items) {
+  constexpr std::int64_t kRunsOfThread = 2;
+  return std::max<std::int64_t>(1, items / (context.threads * kRunsOfThread));
 }
 
 constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }

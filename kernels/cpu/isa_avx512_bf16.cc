@@ -86,47 +86,63 @@ inline __m128i lane_sums(__m512i a, __m512i b, __m512i c, __m512i d) {
   return _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
 }
 
+// sum += the products of four unsigned and four signed bytes, lane by lane. In assembly, since GCC
+// 12 copies the intrinsic's sum to another register and back.
+inline void add_products(__m512i& sum, __m512i digits, __m512i weights) {
+  asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(digits), "v"(weights));
+}
+
+// Sums of a row's digits, and of its weights, each lane its own columns.
+struct DigitSums {
+  __m512i d0, d1, d2, weights;
+};
+
+// Adds 64 columns: x holds their digits, plane after plane.
+inline void add_digits(DigitSums& sums, const __m512i (&x)[kDigits], __m512i weights) {
+  add_products(sums.d0, x[0], weights);
+  add_products(sums.d1, x[1], weights);
+  add_products(sums.d2, x[2], weights);
+  add_products(sums.weights, _mm512_set1_epi8(1), weights);
+}
+
 // kRows rows by one token. vpdpbusd multiplies unsigned digits by signed weights; what a digit of
-// kDigitZero adds is taken off again by the sum of the weights.
+// kDigitZero adds is taken off again by the sum of the weights. Four rows: with more, or fewer, one
+// core keeps less of memory busy (docs/performance.md).
 template <int kRows>
 inline void digit_tile(const DigitBlock& block, std::int64_t row, std::int64_t token) {
   const std::int8_t* w = block.w + row * block.w_stride;
   const std::uint8_t* x = block.digits + token * kDigits * block.plane;
-  const __m512i ones = _mm512_set1_epi8(1);
-  __m512i acc[kRows][kDigits + 1];
-#pragma GCC unroll 32
-  for (auto& sums : acc) {
-#pragma GCC unroll 32
-    for (__m512i& sum : sums) sum = _mm512_setzero_si512();
-  }
-  const auto step = [&](std::int64_t k, const auto& get) {
-    const __m512i d0 = _mm512_loadu_si512(x + k), d1 = _mm512_loadu_si512(x + block.plane + k),
-                  d2 = _mm512_loadu_si512(x + 2 * block.plane + k);
+  const auto digits_at = [&](std::int64_t k, __m512i (&digits)[kDigits]) {
+    for (std::int64_t d = 0; d < kDigits; ++d) {
+      digits[d] = _mm512_loadu_si512(x + d * block.plane + k);
+    }
+  };
+  DigitSums acc[kRows] = {};
+  __m512i digits[kDigits];
+  const std::int64_t whole = block.columns / 64 * 64;
+  for (std::int64_t k = 0; k < whole; k += 64) {
+    digits_at(k, digits);
 #pragma GCC unroll 32
     for (int n = 0; n < kRows; ++n) {
       const std::int8_t* from = w + n * block.w_stride + k;
       __builtin_prefetch(from + kRows * block.w_stride, 0, 2);
-      const __m512i weights = get(from);
-      acc[n][0] = _mm512_dpbusd_epi32(acc[n][0], d0, weights);
-      acc[n][1] = _mm512_dpbusd_epi32(acc[n][1], d1, weights);
-      acc[n][2] = _mm512_dpbusd_epi32(acc[n][2], d2, weights);
-      acc[n][3] = _mm512_dpbusd_epi32(acc[n][3], ones, weights);
+      add_digits(acc[n], digits, _mm512_loadu_si512(from));
     }
-  };
-  std::int64_t k = 0;
-  for (; k + 64 <= block.columns; k += 64) {
-    step(k, [](const std::int8_t* p) { return _mm512_loadu_si512(p); });
   }
-  if (const std::int64_t rest = block.columns - k; rest > 0) {
+  if (const std::int64_t rest = block.columns - whole; rest > 0) {
     const auto lanes = static_cast<__mmask64>((std::uint64_t{1} << rest) - 1);
-    step(k, [lanes](const std::int8_t* p) { return _mm512_maskz_loadu_epi8(lanes, p); });
+    digits_at(whole, digits);
+#pragma GCC unroll 32
+    for (int n = 0; n < kRows; ++n) {
+      add_digits(acc[n], digits, _mm512_maskz_loadu_epi8(lanes, w + n * block.w_stride + whole));
+    }
   }
   float* out = block.out + token * block.out_stride + row;
 #pragma GCC unroll 32
   for (int n = 0; n < kRows; ++n) {
     alignas(16) std::int32_t sums[4];
     _mm_store_si128(reinterpret_cast<__m128i*>(sums),
-                    lane_sums(acc[n][0], acc[n][1], acc[n][2], acc[n][3]));
+                    lane_sums(acc[n].d0, acc[n].d1, acc[n].d2, acc[n].weights));
     const std::int64_t total = sums[0] + std::int64_t{256} * sums[1] +
                                std::int64_t{65536} * sums[2] - kDigitZero * sums[3];
     const auto value = static_cast<float>(static_cast<double>(total) * block.units[token]);
@@ -135,7 +151,7 @@ inline void digit_tile(const DigitBlock& block, std::int64_t row, std::int64_t t
 }
 
 void dot_block_digits(const DigitBlock& block) {
-  constexpr int kRows = 6;
+  constexpr int kRows = 4;
   std::int64_t row = 0;
   for (; row + kRows <= block.rows; row += kRows) {
     for (std::int64_t m = 0; m < block.tokens; ++m) digit_tile<kRows>(block, row, m);

@@ -33,11 +33,13 @@ void linear(const Context& context, const LinearCall& call) {
   const std::int64_t row_blocks = ceil_div(all_rows, blocking.rows);
   const std::int64_t cost =
       std::min(step, all_tokens) * std::min(blocking.rows, all_rows) * call.weight.columns;
-  parallel_for(context, token_blocks * row_blocks, cost, [&](std::int64_t item, int worker) {
+  const auto body = [&](std::int64_t item, int worker) {
     const std::int64_t token = item / row_blocks * step, row = item % row_blocks * blocking.rows;
     multiply_block(product, token, std::min(step, all_tokens - token), row,
                    std::min(blocking.rows, all_rows - row), worker);
-  });
+  };
+  parallel_for(context, token_blocks * row_blocks, cost, body,
+               all_tokens <= blocking_for(1).tokens ? streaming_run(context, row_blocks) : 1);
 }
 
 }  // namespace engine::cpu

@@ -40,9 +40,9 @@ class Ceilings {
   std::optional<Measured> read_, product_;
 };
 
-// Reads in turn with what they are set against. Memory that a machine shares, with other programs or
-// other machines, gives one rate now and another a second later, by a factor of 1.5: so a ceiling
-// read once says little of a run that takes longer.
+// Reads in turn with what they are set against. Memory that a machine shares, with other programs
+// or other machines, gives one rate now and another a second later, by a factor of 1.5: so a
+// ceiling read once says little of a run that takes longer.
 class ReadBeside {
  public:
   ReadBeside(Device device, const BackendOptions& options);

@@ -112,7 +112,7 @@ template <int kRows>
 inline void digit_tile(const DigitBlock& block, std::int64_t row, std::int64_t token) {
   const std::int8_t* w = block.w + row * block.w_stride;
   const std::uint8_t* x = block.digits + token * kDigits * block.plane;
-  const auto digits_at = [&](std::int64_t k, __m512i (&digits)[kDigits]) {
+  const auto digits_at = [&](std::int64_t k, __m512i(&digits)[kDigits]) {
     for (std::int64_t d = 0; d < kDigits; ++d) {
       digits[d] = _mm512_loadu_si512(x + d * block.plane + k);
     }

@@ -48,7 +48,7 @@ class ReadBeside {
   ReadBeside(Device device, const BackendOptions& options);
   ~ReadBeside();
 
-  // One read of a stream; returns the seconds it took, on the caller's clock.
+  // One read of a stream; returns the seconds it took.
   double read();
   // Over all reads so far, in 10⁹ bytes a second; reads once where there is none.
   double gb_per_s();

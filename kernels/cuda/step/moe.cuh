@@ -16,7 +16,7 @@ __device__ __noinline__ void run_router() {
   StepConsumer c(b);
   const StepOperand<T> operand(b.x_area, stage);
   const std::uint32_t x = operand_column<T, float>(operand);
-  const int row_bytes = stage.columns * static_cast<int>(sizeof(T));
+  const int row_bytes = product_row_bytes<T, float>(stage);
   for (int first = 0; first < stage.experts; first += kStepRows) {
     run_tile<T, false>(c, b, x, row_bytes, TileSums<float>{}, [&](float total) {
       const int expert = first + c.lane;
@@ -39,10 +39,9 @@ __device__ __noinline__ void run_moe_down() {
   StepShared& b = step_shared();
   const StepStage& stage = present_stage(b);
   StepConsumer c(b);
-  constexpr bool kInt8 = std::is_same_v<Sum, int>;
   const StepOperand<T> operand(b.x_area, stage);
   const std::uint32_t x = operand_column<T, Sum>(operand);
-  const int row_bytes = stage.columns * static_cast<int>(kInt8 ? 1 : sizeof(T));
+  const int row_bytes = product_row_bytes<T, Sum>(stage);
   for (int s = 0; s < stage.top_k; ++s) {
     if (s > 0) consumers_sync();  // nobody reads the x of the expert before
     prepare_operand<T>(stage, s);

@@ -343,10 +343,16 @@ struct FirstPart {
   }
 };
 
+// Bytes of a row of the weight.
+template <typename T, typename Sum>
+__device__ int product_row_bytes(const StepStage& stage) {
+  return stage.columns * static_cast<int>(std::is_same_v<Sum, int> ? 1 : sizeof(T));
+}
+
 // Whether that is wanted, and every group's first slot of a tile is one of whole parts.
 template <typename T, typename Sum>
 __device__ bool begins_early(const StepStage& stage) {
-  const int row_bytes = stage.columns * static_cast<int>(std::is_same_v<Sum, int> ? 1 : sizeof(T));
+  const int row_bytes = product_row_bytes<T, Sum>(stage);
   return stage.begins_early && row_bytes >= kStepGroups * kStepChunk;
 }
 
@@ -359,18 +365,19 @@ __device__ TileSums<Sum> prepare_and_begin(StepShared& b, const StepStage& stage
                                            std::uint32_t column) {
   constexpr bool kInt8 = std::is_same_v<Sum, int>;
   OperandVectors<T, kHeld, kNormed> x(b, stage, 0);
+  const auto complete = [&] {
+    x.await([] { return false; });
+    stamp(b, 1);
+    x.template store<kInt8>(b, stage, x.template normalise<kInt8>(b, stage));
+  };
   if constexpr (kEarly) {
     FirstPart<Sum> first{StepConsumer(b)};
     x.await([&] { return first.arrived(); });
     first.take();
-    x.await([] { return false; });
-    stamp(b, 1);
-    x.template store<kInt8>(b, stage, x.template normalise<kInt8>(b, stage));
+    complete();
     return first.template times<T>(column);
   } else {
-    x.await([] { return false; });
-    stamp(b, 1);
-    x.template store<kInt8>(b, stage, x.template normalise<kInt8>(b, stage));
+    complete();
     return {};
   }
 }
@@ -424,7 +431,7 @@ __device__ __noinline__ void run_product() {
   const StepStage& stage = present_stage(b);
   StepConsumer c(b);
   const std::uint32_t x = operand_column<T, Sum>(StepOperand<T>(b.x_area, stage));
-  const int row_bytes = stage.columns * static_cast<int>(std::is_same_v<Sum, int> ? 1 : sizeof(T));
+  const int row_bytes = product_row_bytes<T, Sum>(stage);
   ProductTiles<T> tiles(b, stage, c);
   while (tiles.left()) tiles.template run<false>(c, x, row_bytes, TileSums<Sum>{});
   c.leave(b);
@@ -440,7 +447,7 @@ __device__ __noinline__ void prepare_and_run() {
   const TileSums<Sum> begun = prepare_and_begin<T, Sum, kHeld, kNormed, kEarly>(b, stage, x);
   stamp(b, 2);
   StepConsumer c(b);
-  const int row_bytes = stage.columns * static_cast<int>(std::is_same_v<Sum, int> ? 1 : sizeof(T));
+  const int row_bytes = product_row_bytes<T, Sum>(stage);
   if constexpr (kEarly) tiles.template run<true>(c, x, row_bytes, begun);
   while (tiles.left()) tiles.template run<false>(c, x, row_bytes, TileSums<Sum>{});
   c.leave(b);

@@ -203,35 +203,39 @@ __global__ void __launch_bounds__(kThreads, kVectorGemvBlocksPerSm)
   }
 }
 
-template <typename T, typename W, int kVectors>
-__global__ void __launch_bounds__(kVectorGemvDirectThreads)
+// Four blocks a multiprocessor, or the compiler saves registers and asks for one part of x after
+// the use of another, a latency each. With kGather matrices are chosen by p.experts.
+template <typename T, typename W, int kVectors, bool kGather>
+__global__ void __launch_bounds__(kVectorGemvDirectThreads, 4)
     vector_gemv_direct_kernel(const VectorGemv p) {
   constexpr int kPer = kPerVector<W>, kPerX = kPerVector<T>, kParts = kPer / kPerX;
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int own = static_cast<int>((blockIdx.x * kVectorGemvDirectThreads + threadIdx.x) / 32);
-  const int row = min(own, p.rows - 1), slot = slot_of(p, row), n = row - slot * p.outputs;
+  const int lane = static_cast<int>(threadIdx.x % 32u);
+  const int row =
+      static_cast<int>(blockIdx.x * (kVectorGemvDirectThreads / 32) + threadIdx.x / 32u);
+  if (row >= p.rows) return;
   const std::uint64_t policy = evict_first_policy();
   pdl_launch_dependents();
-  int expert = slot;
-  if (p.experts != nullptr) {
+  int slot = 0;
+  std::int64_t weight_row = row;
+  bool known = true;
+  if constexpr (kGather) {
+    slot = slot_of(p, row);
     pdl_wait();
-    expert = p.experts[slot * p.experts_stride];
+    const int expert = p.experts[slot * p.experts_stride];
+    known = expert >= 0 && expert < p.count;
+    weight_row += static_cast<std::int64_t>((known ? expert : 0) - slot) * p.outputs;
   }
-  const bool known = expert >= 0 && expert < p.count;
-  const std::int64_t weight_row = static_cast<std::int64_t>(known ? expert : 0) * p.outputs + n;
-  const W* weights = static_cast<const W*>(p.weight) + weight_row * p.columns;
+  const W* weights = static_cast<const W*>(p.weight) + weight_row * p.columns + lane * kPer;
   uint4 raw[kVectors], raw_x[kVectors][kParts];
 #pragma unroll
   for (int v = 0; v < kVectors; ++v) {
     const int k = (v * 32 + lane) * kPer;
-    raw[v] = k < p.columns ? load_streaming(weights + k, policy) : uint4{};
+    raw[v] = k < p.columns ? load_streaming(weights + v * 32 * kPer, policy) : uint4{};
   }
-  float scale = 1.0f;
-  if (p.scales != nullptr) {
-    scale = scale_value(p.scales[weight_row]);
-  }
-  // x behind the weights: every multiprocessor asks for the same lines, which takes longer.
-  if (p.experts == nullptr) pdl_wait();
+  const float scale = p.scales == nullptr ? 1.0f : scale_value(p.scales[weight_row]);
+  // x behind the weights: every multiprocessor asks for the same lines, which takes longer. (Without
+  // the second condition, which is always true, ptxas moves the wait ahead of the weights.)
+  if (!kGather && p.experts == nullptr) pdl_wait();
 #pragma unroll
   for (int v = 0; v < kVectors; ++v) {
 #pragma unroll
@@ -240,6 +244,10 @@ __global__ void __launch_bounds__(kVectorGemvDirectThreads)
       raw_x[v][i] = k < p.columns ? load_vector(static_cast<const T*>(p.x) + k) : uint4{};
     }
   }
+  if constexpr (!kGather) slot = slot_of(p, row);
+  const int n = row - slot * p.outputs;
+  const float bias = p.bias == nullptr ? 0.0f : to_f32(static_cast<const T*>(p.bias)[n]);
+  T* out = static_cast<T*>(p.out) + slot * p.out_stride + n;
   float sum[4] = {};
 #pragma unroll
   for (int v = 0; v < kVectors; ++v) {
@@ -252,10 +260,8 @@ __global__ void __launch_bounds__(kVectorGemvDirectThreads)
       for (int j = 0; j < kPerX; ++j) sum[j % 4] = fmaf(weight[i * kPerX + j], x[j], sum[j % 4]);
     }
   }
-  float total = warp_sum((sum[0] + sum[1]) + (sum[2] + sum[3])) * scale;
-  if (lane != 0 || own >= p.rows) return;
-  if (p.bias != nullptr) total += to_f32(static_cast<const T*>(p.bias)[n]);
-  static_cast<T*>(p.out)[slot * p.out_stride + n] = from_f32<T>(known ? total : nanf(""));
+  const float total = warp_sum((sum[0] + sum[1]) + (sum[2] + sum[3]));
+  if (lane == 0) *out = from_f32<T>(known ? fmaf(total, scale, bias) : nanf(""));
 }
 
 // Any number of columns, any alignment: a warp per row, one element a lane at a time.
@@ -282,10 +288,15 @@ __global__ void __launch_bounds__(kThreads) vector_gemv_plain_kernel(const Vecto
   static_cast<T*>(p.out)[slot * p.out_stride + n] = from_f32<T>(known ? sum : nanf(""));
 }
 
-template <typename T, typename W>
+template <typename T, typename W, bool kGather>
 auto direct_kernel(int vectors) {
-  if (vectors == 1) return vector_gemv_direct_kernel<T, W, 1>;
-  return vectors == 2 ? vector_gemv_direct_kernel<T, W, 2> : vector_gemv_direct_kernel<T, W, 4>;
+  if (vectors == 1) return vector_gemv_direct_kernel<T, W, 1, kGather>;
+  return vectors == 2 ? vector_gemv_direct_kernel<T, W, 2, kGather>
+                      : vector_gemv_direct_kernel<T, W, 4, kGather>;
+}
+template <typename T, typename W>
+auto direct_kernel(int vectors, bool gather) {
+  return gather ? direct_kernel<T, W, true>(vectors) : direct_kernel<T, W, false>(vectors);
 }
 
 void run_plan(CudaContext& context, const VectorGemv& p, DType x, QuantFormat weight,
@@ -304,8 +315,8 @@ void run_plan(CudaContext& context, const VectorGemv& p, DType x, QuantFormat we
     }
     switch (plan.kernel) {
       case VectorGemvKernel::kDirect:
-        return run(int8 ? direct_kernel<T, std::int8_t>(plan.vectors)
-                        : direct_kernel<T, T>(plan.vectors));
+        return run(int8 ? direct_kernel<T, std::int8_t>(plan.vectors, p.experts != nullptr)
+                        : direct_kernel<T, T>(plan.vectors, p.experts != nullptr));
       case VectorGemvKernel::kStream:
         return run(int8 ? vector_gemv_kernel<T, std::int8_t, false>
                         : vector_gemv_kernel<T, T, false>);

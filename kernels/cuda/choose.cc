@@ -68,6 +68,31 @@ std::size_t gemv_shared_bytes(std::int64_t columns, DType x, int token_tile, std
          static_cast<std::size_t>(rows) * tokens * sizeof(float);
 }
 
+namespace {
+
+// Rows of a tile of the product for a few rows; 0 where it doesn't serve the problem.
+int few_rows(const CudaArch& arch, const RowProblem& problem) {
+  const bool int8 = problem.weight == QuantFormat::kInt8;
+  const std::int64_t rows = problem.tokens * problem.slots;
+  if (problem.tokens == 1 || problem.x == DType::kF32 || !problem.aligned ||
+      problem.columns % (int8 ? 16 : 8) != 0 ||
+      (!int8 && problem.weight != plain_format(problem.x))) {
+    return 0;
+  }
+  const bool mixture = problem.experts > 0;
+  if (rows > (mixture ? std::min(problem.experts, rows) * kRowFewOfExpert : kRowFewRows)) return 0;
+  std::int64_t most = std::min<std::int64_t>(rows, kRowFewRows);
+  const auto fits = [&] {
+    return row_few_shared_bytes(problem.columns, int8 ? 1 : 2, most) <= arch.shared_bytes;
+  };
+  // Rows of one matrix that don't all fit would read it more than once.
+  const std::int64_t least = mixture ? std::min<std::int64_t>(most, kRowFewOfExpert) : most;
+  while (most > least && !fits()) --most;
+  return fits() ? static_cast<int>(most) : 0;
+}
+
+}  // namespace
+
 LinearPlan choose_linear(const CudaArch& arch, const LinearProblem& problem) {
   LinearPlan plan;
   if (problem.weight != plain_format(problem.x)) return plan;  // mixed types: kTiled
@@ -236,6 +261,15 @@ RowPlan choose_row_product(const RowProblem& problem) {
 
 RowPlan choose_row_product(const CudaArch& arch, const RowProblem& problem) {
   RowPlan plan = choose_row_product(problem);
+  if (const int rows = few_rows(arch, problem); rows > 0) {
+    const std::int64_t all = problem.tokens * problem.slots;
+    plan = {.kernel = RowKernel::kFew, .row_tile = rows, .tiles = ceil_div(all, rows)};
+    if (problem.experts > 0) {
+      plan.tiles = all / rows + std::min(problem.experts, all);
+      plan.scratch_bytes = static_cast<std::size_t>(all + 3 * plan.tiles) * sizeof(std::int32_t);
+    }
+    return plan;
+  }
   if (!arch.hopper_products() || !problem.aligned || plan.kernel != RowKernel::kTensorCores ||
       problem.weight != QuantFormat::kInt8) {
     return plan;

@@ -269,6 +269,7 @@ std::size_t decode_shared_bytes(std::int64_t group, std::int64_t head_size);
 // The products of row_product.h: linears of int8 weights, and those of a mixture of experts.
 enum class RowKernel {
   kGemv,         // few rows: streams each row's matrix
+  kFew,          // a few rows of 16 bits, weights of the same type or int8: on tensor cores
   kTensorCores,  // many rows of 16 bits, weights of the same type or int8
   kPlain,        // many rows, any types
   kHopper,       // many rows of 16 bits, int8 weights, on Hopper's tensor cores
@@ -280,7 +281,7 @@ struct RowProblem {
   std::int64_t experts = 0;  // E; 0: one matrix, a linear
   DType x = DType::kBF16;
   QuantFormat weight = QuantFormat::kInt8;
-  std::int64_t outputs = 4096;  // N
+  std::int64_t outputs = 4096, columns = 4096;  // N, K
   // x and weight start, and step from row to row, on multiples of 16 bytes.
   bool aligned = true;
 };
@@ -297,6 +298,24 @@ struct RowPlan {
 inline constexpr int kRowTile = 64;
 // Most rows of the row GEMV; with experts the rows of a single token are never too many.
 inline constexpr std::int64_t kRowGemvRows = 8;
+
+// Rows of x, and outputs, of a tile of the product for a few rows, and the warps that share it.
+inline constexpr int kRowFewRows = 8, kRowFewOutputs = 32, kRowFewWarps = 16;
+// With experts, the most rows of each, on average, that are a few.
+inline constexpr std::int64_t kRowFewOfExpert = 4;
+
+// Bytes from row to row of x in its shared memory; of weights of `weight_bytes` each a lane reads
+// 32 bytes of x or 16.
+constexpr int row_few_pitch(std::int64_t columns, std::size_t weight_bytes) {
+  const std::int64_t lines = (columns * 2 + 127) / 128;
+  return static_cast<int>(lines * 128 + (weight_bytes == 1 ? 16 : 64));
+}
+// Its shared memory with `rows` of x.
+constexpr std::size_t row_few_shared_bytes(std::int64_t columns, std::size_t weight_bytes,
+                                           std::int64_t rows) {
+  return static_cast<std::size_t>(rows * row_few_pitch(columns, weight_bytes)) +
+         2 * sizeof(float) * kRowFewWarps * kRowFewRows * (kRowFewOutputs + 1);
+}
 
 // What serves every architecture.
 RowPlan choose_row_product(const RowProblem& problem);

@@ -1,7 +1,7 @@
 // kv_append: k_cache[g, position + t, :] = k[t, g, :], and v alike; rows at or past C are dropped.
 //
-// Layout: caches (G, C, Dh) strided, k and v (T, G, Dh) strided. One block a token. Limit: bytes of
-// k and v read and written.
+// Layout: caches (G, C, Dh) strided, k and v (T, G, Dh) strided. blockIdx.x is the token, the
+// blocks along y share its elements. Limit: bytes of k and v read and written.
 #include "kernels/cuda/device/pdl.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/launchers.h"
@@ -22,8 +22,8 @@ __global__ void kv_append_kernel(Bits* k_cache, Bits* v_cache, const Bits* k, co
   pdl_wait();
   const std::int64_t token = blockIdx.x, row = *position + token;
   if (row < 0 || row >= capacity) return;
-  for (int i = static_cast<int>(threadIdx.x); i < kv_heads * head_size;
-       i += static_cast<int>(blockDim.x)) {
+  for (int i = static_cast<int>(blockIdx.y * blockDim.x + threadIdx.x); i < kv_heads * head_size;
+       i += static_cast<int>(gridDim.y * blockDim.x)) {
     const int g = i / head_size, d = i % head_size;
     k_cache[g * ks.cache_head + row * ks.cache_row + d] = k[token * ks.token + g * ks.head + d];
     v_cache[g * vs.cache_head + row * vs.cache_row + d] = v[token * vs.token + g * vs.head + d];
@@ -36,8 +36,10 @@ AppendStrides strides_of(const Tensor& cache, const Tensor& rows) {
 
 template <typename Bits>
 void append(CudaContext& context, const KvAppendCall& call) {
-  launch(context, kv_append_kernel<Bits>, to_unsigned(call.k.size(0)), 256, 0,
-         call.k_cache.as<Bits>(), call.v_cache.as<Bits>(), call.k.as<Bits>(), call.v.as<Bits>(),
+  const dim3 grid(to_unsigned(call.k.size(0)),
+                  blocks_of_row(context, call.k.size(0), call.k.size(1) * call.k.size(2)));
+  launch(context, kv_append_kernel<Bits>, grid, 256, 0, call.k_cache.as<Bits>(),
+         call.v_cache.as<Bits>(), call.k.as<Bits>(), call.v.as<Bits>(),
          strides_of(call.k_cache, call.k), strides_of(call.v_cache, call.v),
          call.position.as<int>(), call.k_cache.size(1), static_cast<int>(call.k.size(1)),
          static_cast<int>(call.k.size(2)));

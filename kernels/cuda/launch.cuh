@@ -5,6 +5,7 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "kernels/core/check.h"
@@ -47,6 +48,19 @@ void launch(CudaContext& context, void (*kernel)(Parameters...), dim3 grid, dim3
       cudaLaunchKernelEx(&config, kernel, Parameters(std::forward<Arguments>(arguments))...));
 }
 
+inline unsigned to_unsigned(std::int64_t value) {
+  ENGINE_REQUIRE(value >= 0 && value <= 0x7fffffff, "a launch dimension of ", value);
+  return static_cast<unsigned>(value);
+}
+
+// Blocks for each of `rows` rows of `items` items, 256 threads a block: as many as have an item for
+// every thread, and together about eight a multiprocessor, so that few rows still use the card.
+inline unsigned blocks_of_row(const CudaContext& context, std::int64_t rows, std::int64_t items) {
+  const std::int64_t wanted = (items + 255) / 256;
+  const std::int64_t most = std::max<std::int64_t>(context.arch().sms * 8 / rows, 1);
+  return to_unsigned(std::clamp<std::int64_t>(wanted, 1, most));
+}
+
 template <typename T>
 struct TypeTag {
   using type = T;
@@ -65,11 +79,6 @@ void dispatch_float(DType dtype, F&& f) {
     default:
       fail(ErrorKind::kInternal, "no kernel for elements of type ", dtype);
   }
-}
-
-inline unsigned to_unsigned(std::int64_t value) {
-  ENGINE_REQUIRE(value >= 0 && value <= 0x7fffffff, "a launch dimension of ", value);
-  return static_cast<unsigned>(value);
 }
 
 }  // namespace engine::cuda

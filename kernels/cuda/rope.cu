@@ -1,7 +1,7 @@
 // rope: rotary embedding in "rotate half" pairs (i, i + Dh/2), in fp32; ops.h has the formula.
 //
-// Layout: x and out (T, heads, Dh) strided, table (P, Dh) f32. One block a token, a thread for each
-// pair in turn. Limit: bytes of x read and out written.
+// Layout: x and out (T, heads, Dh) strided, table (P, Dh) f32. blockIdx.x is the token, the blocks
+// along y share its pairs. Limit: bytes of x read and out written.
 #include "kernels/cuda/device/pdl.cuh"
 #include "kernels/cuda/device/vec.cuh"
 #include "kernels/cuda/launch.cuh"
@@ -22,8 +22,8 @@ __global__ void rope_kernel(T* out, std::int64_t out_token, std::int64_t out_hea
   const float* turn = table + at * table_stride;
   const T* from = x + token * x_token;
   T* to = out + token * out_token;
-  for (int pair = static_cast<int>(threadIdx.x); pair < heads * half;
-       pair += static_cast<int>(blockDim.x)) {
+  for (int pair = static_cast<int>(blockIdx.y * blockDim.x + threadIdx.x); pair < heads * half;
+       pair += static_cast<int>(gridDim.y * blockDim.x)) {
     const int head = pair / half, i = pair % half;
     const float cosine = turn[i], sine = turn[i + half];
     const float low = to_f32(from[head * x_head + i]),
@@ -38,11 +38,13 @@ __global__ void rope_kernel(T* out, std::int64_t out_token, std::int64_t out_hea
 void rope(CudaContext& context, const RopeCall& call) {
   dispatch_float(call.x.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    launch(context, rope_kernel<T>, to_unsigned(call.x.size(0)), 256, 0, call.out.as<T>(),
-           call.out.stride(0), call.out.stride(1), call.x.as<T>(), call.x.stride(0),
-           call.x.stride(1), call.table.as<float>(), call.table.stride(0),
-           static_cast<int>(call.table.size(0)), call.position.as<int>(),
-           static_cast<int>(call.x.size(1)), static_cast<int>(call.x.size(2) / 2));
+    const dim3 grid(to_unsigned(call.x.size(0)),
+                    blocks_of_row(context, call.x.size(0), call.x.size(1) * call.x.size(2) / 2));
+    launch(context, rope_kernel<T>, grid, 256, 0, call.out.as<T>(), call.out.stride(0),
+           call.out.stride(1), call.x.as<T>(), call.x.stride(0), call.x.stride(1),
+           call.table.as<float>(), call.table.stride(0), static_cast<int>(call.table.size(0)),
+           call.position.as<int>(), static_cast<int>(call.x.size(1)),
+           static_cast<int>(call.x.size(2) / 2));
   });
 }
 

@@ -18,6 +18,8 @@ void run(CudaContext& context, const RowProduct& product, const RowPlan& plan, D
   switch (plan.kernel) {
     case RowKernel::kGemv:
       return row_gemv(context, product, x, weight, plan.token_tile);
+    case RowKernel::kFew:
+      return row_few(context, product, x, weight);
     case RowKernel::kTensorCores:
       return row_product_mma(context, product, x, weight);
     case RowKernel::kPlain:
@@ -51,6 +53,7 @@ RowPlan linear_int8_plan(const CudaContext& context, const Tensor& x, const Weig
                              .x = x.dtype,
                              .weight = weight.format,
                              .outputs = weight.rows,
+                             .columns = weight.columns,
                              .aligned = is_vector_aligned(x) && is_vector_aligned(weight)});
 }
 
@@ -75,6 +78,7 @@ RowPlan moe_linear_plan(const CudaContext& context, const MoeLinearCall& call) {
                        .x = call.x.dtype,
                        .weight = call.weight.format,
                        .outputs = call.weight.rows / call.count,
+                       .columns = call.weight.columns,
                        .aligned = is_vector_aligned(call.x) && is_vector_aligned(call.weight)});
 }
 

@@ -32,6 +32,37 @@ __device__ float weight_scale(const RowProduct& p, std::int64_t n) {
   }
 }
 
+// Where a sum goes, found out, with its scale and residual, before the sum is there.
+template <typename T>
+struct SumPlace {
+  void* out = nullptr;  // null: nowhere
+  float scale = 0.0f, residual = 0.0f;
+  bool f32 = false;
+
+  SumPlace() = default;
+  __device__ SumPlace(const RowProduct& p, std::int32_t row, std::int64_t n, float scale_of_row)
+      : scale(scale_of_row), f32(p.f32_out) {
+    const std::int64_t t = row / p.slots, s = row % p.slots;
+    const std::int64_t at = t * p.out_stride + s * p.out_slot_stride + n;
+    out = f32 ? static_cast<void*>(static_cast<float*>(p.out) + at)
+              : static_cast<void*>(static_cast<T*>(p.out) + at);
+    if (p.residual == nullptr) return;
+    const std::int64_t from = t * p.residual_stride + n;
+    residual = f32 ? static_cast<const float*>(p.residual)[from]
+                   : to_f32(static_cast<const T*>(p.residual)[from]);
+  }
+  __device__ bool exists() const { return out != nullptr; }
+  // sum × scale + residual, rounded once.
+  __device__ void store(float sum) const {
+    const float value = fmaf(sum, scale, residual);
+    if (f32) {
+      *static_cast<float*>(out) = value;
+    } else {
+      *static_cast<T*>(out) = from_f32<T>(value);
+    }
+  }
+};
+
 template <typename Out>
 __device__ void store_as(const RowProduct& p, std::int32_t row, std::int64_t n, float sum,
                          float scale) {

@@ -53,6 +53,9 @@ RowProduct row_product_of(const Tensor& x, const Weight& weight, const Tensor& o
 // there are experts.
 void row_gemv(CudaContext& context, const RowProduct& product, DType x, QuantFormat weight,
               int token_tile);
+// A few rows, 16-bit x, weights of x's type or int8, `aligned`: tensor cores, product.row_tile rows
+// a tile, up to kRowFewRows.
+void row_few(CudaContext& context, const RowProduct& product, DType x, QuantFormat weight);
 // Many rows, 16-bit x, weights of x's type or int8: tensor cores, kRowTile rows a tile.
 void row_product_mma(CudaContext& context, const RowProduct& product, DType x, QuantFormat weight);
 // Many rows, x as named, int8 weights, on Hopper: wgmma, `row_tile` (64, 128 or 256) rows a tile;

@@ -315,9 +315,57 @@ TEST_CASE("the rows of a mixture are a GEMV while they are few or of one token")
   CHECK(choose_row_product(mixed).kernel == RowKernel::kPlain);
 }
 
+TEST_CASE("a few rows of 16 bits go to tensor cores where their x fits a block") {
+  const auto chosen = [](const CudaArch& arch, const RowProblem& problem) {
+    return choose_row_product(arch, problem).kernel;
+  };
+  for (const CudaArch& arch : {kA10, kH200}) {
+    for (const std::int64_t tokens : {2, 3, 6, 8}) {
+      const RowPlan plan = choose_row_product(arch, {.tokens = tokens});
+      CHECK(plan.kernel == RowKernel::kFew);
+      CHECK(plan.row_tile == tokens);
+      CHECK(plan.tiles == 1);
+      CHECK(plan.scratch_bytes == 0);
+    }
+    CHECK(chosen(arch, {.tokens = 1}) == RowKernel::kGemv);
+    CHECK(chosen(arch, {.tokens = 9}) != RowKernel::kFew);
+    CHECK(chosen(arch, {.tokens = 6, .x = DType::kF32}) == RowKernel::kGemv);
+    CHECK(chosen(arch, {.tokens = 6, .aligned = false}) == RowKernel::kGemv);
+    CHECK(chosen(arch, {.tokens = 6, .columns = 4104}) == RowKernel::kGemv);
+    CHECK(chosen(arch, {.tokens = 6, .x = DType::kF16, .weight = QuantFormat::kBF16}) ==
+          RowKernel::kGemv);
+  }
+  CHECK(chosen(kH200, {.tokens = 8, .columns = 11008}) == RowKernel::kFew);
+  CHECK(chosen(kA10, {.tokens = 8, .columns = 11008}) == RowKernel::kGemv);
+}
+
+TEST_CASE("the few rows of each expert share a pass over its matrix") {
+  const RowProblem mixtral{.tokens = 6, .slots = 2, .experts = 8, .outputs = 28672};
+  const RowPlan up = choose_row_product(kH200, mixtral);
+  CHECK(up.kernel == RowKernel::kFew);
+  CHECK(up.row_tile == kRowFewRows);
+  RowProblem wide = mixtral;
+  wide.columns = 14336;
+  const RowPlan down = choose_row_product(kH200, wide);
+  CHECK(down.kernel == RowKernel::kFew);
+  CHECK(down.row_tile < kRowFewRows);
+  CHECK(down.row_tile >= kRowFewOfExpert);
+  for (const RowPlan& plan : {up, down}) {
+    // At most: each of 8 experts has a tile that isn't full.
+    CHECK(plan.tiles == 12 / plan.row_tile + 8);
+    CHECK(plan.scratch_bytes ==
+          static_cast<std::size_t>(12 + 3 * plan.tiles) * sizeof(std::int32_t));
+  }
+  RowProblem many = mixtral;
+  many.tokens = 17;
+  CHECK(choose_row_product(kH200, many).kernel == RowKernel::kHopper);
+  RowProblem one = mixtral;
+  one.tokens = 1;
+  CHECK(choose_row_product(kH200, one).kernel == RowKernel::kGemv);
+}
+
 TEST_CASE("products of int8 weights for many rows take Hopper's kernel where they can") {
   CHECK(choose_row_product(kH200, {.tokens = 9}).kernel == RowKernel::kHopper);
-  CHECK(choose_row_product(kH200, {.tokens = 8}).kernel == RowKernel::kGemv);
   CHECK(choose_row_product(kH200, {.tokens = 9, .x = DType::kF32}).kernel == RowKernel::kPlain);
   CHECK(choose_row_product(kA10, {.tokens = 9}).kernel == RowKernel::kTensorCores);
   CHECK(choose_row_product(kH200, {.tokens = 9, .aligned = false}).kernel ==

@@ -344,24 +344,22 @@ TEST_CASE("the few rows of each expert share a pass over its matrix") {
   const RowPlan up = choose_row_product(kH200, mixtral);
   CHECK(up.kernel == RowKernel::kFew);
   CHECK(up.row_tile == kRowFewRows);
-  RowProblem wide = mixtral;
-  wide.columns = 14336;
-  const RowPlan down = choose_row_product(kH200, wide);
+  RowProblem other = mixtral;
+  other.columns = 14336;
+  const RowPlan down = choose_row_product(kH200, other);
   CHECK(down.kernel == RowKernel::kFew);
   CHECK(down.row_tile < kRowFewRows);
   CHECK(down.row_tile >= kRowFewOfExpert);
   for (const RowPlan& plan : {up, down}) {
-    // At most: each of 8 experts has a tile that isn't full.
-    CHECK(plan.tiles == 12 / plan.row_tile + 8);
+    CHECK(plan.tiles == 12 / plan.row_tile + 8);  // each of 8 experts may have one that isn't full
     CHECK(plan.scratch_bytes ==
           static_cast<std::size_t>(12 + 3 * plan.tiles) * sizeof(std::int32_t));
   }
-  RowProblem many = mixtral;
-  many.tokens = 17;
-  CHECK(choose_row_product(kH200, many).kernel == RowKernel::kHopper);
-  RowProblem one = mixtral;
-  one.tokens = 1;
-  CHECK(choose_row_product(kH200, one).kernel == RowKernel::kGemv);
+  other = mixtral;
+  other.tokens = 17;
+  CHECK(choose_row_product(kH200, other).kernel == RowKernel::kHopper);
+  other.tokens = 1;
+  CHECK(choose_row_product(kH200, other).kernel == RowKernel::kGemv);
 }
 
 TEST_CASE("products of int8 weights for many rows take Hopper's kernel where they can") {

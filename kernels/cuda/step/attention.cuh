@@ -99,7 +99,7 @@ template <typename T, int kBlocks, bool kExact>
 __device__ float2 scores_of(const AttentionState<T, kBlocks, kExact>& s, std::uint32_t queries,
                             std::uint32_t rows, int keys, float scale) {
   const int row_bytes = s.row_bytes(), key = lane_key(s.g);
-  const int place = s.g % 4 * kStepPitch + s.g / 4 * 2 * row_bytes;
+  const int place = step_row_place(s.g % 4) + s.g / 4 * 2 * row_bytes;
   const std::uint32_t first =
       rows + static_cast<std::uint32_t>((key < keys ? place : 0) + s.t * 16);
   const std::uint32_t second =
@@ -161,7 +161,7 @@ __device__ WeightColumns take_scores(AttentionState<T, kBlocks, kExact>& s, floa
 template <typename T, int kBlocks, bool kExact>
 __device__ void add_values(AttentionState<T, kBlocks, kExact>& s, std::uint32_t rows, int keys,
                            WeightColumns weights) {
-  const std::uint32_t first = rows + static_cast<std::uint32_t>(s.t * kStepPitch + s.g * 16);
+  const std::uint32_t first = rows + static_cast<std::uint32_t>(step_row_place(s.t) + s.g * 16);
   const int row_bytes = s.row_bytes();
 #pragma unroll
   for (unsigned c = 0; c < s.kChunks; ++c) {
@@ -237,7 +237,7 @@ __device__ void attend_keys(StepConsumer& c, StepShared& b, AttentionState<T, kB
     const int chunk = turn < 0 ? 0 : c.warp % kStepSlotWarps;
     const int keys = turn < 0 ? 1 : min(kStepSlotKeys, left) - chunk * 16;
     if (mine && keys > 0) {
-      attend_chunk(c, b, s, turn < 0, static_cast<std::uint32_t>(chunk * 4 * kStepPitch), keys,
+      attend_chunk(c, b, s, turn < 0, static_cast<std::uint32_t>(step_row_place(chunk * 4)), keys,
                    scale);
     } else if (mine) {
       skip_chunk(c);

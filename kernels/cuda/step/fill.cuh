@@ -79,7 +79,7 @@ __device__ inline void fill_whole_tile(StepFiller& f, const StepRows& m, const S
       if (exists) {
 #pragma unroll
         for (int r = 0; r < StepFiller::kRows; ++r) {
-          f.copy((f.warp * StepFiller::kRows + r) * kStepPitch,
+          f.copy(step_row_place(f.warp * StepFiller::kRows + r),
                  source + static_cast<std::int64_t>(r) * m.row_bytes + k, bytes);
         }
       }
@@ -111,7 +111,7 @@ __device__ inline void fill_any_tile(StepFiller& f, const StepRows& m, const Ste
     __syncwarp();  // the scales are there before the slot can be full
     if (f.lane == 0) f.announce(existing * bytes);
     __syncwarp();  // the bytes are announced before any can arrive
-    if (exists) f.copy(r * kStepPitch, source + k, bytes);
+    if (exists) f.copy(step_row_place(r), source + k, bytes);
     f.end_slot();
   }
 }
@@ -188,7 +188,7 @@ __device__ void fill_attention(StepFiller& f, StepShared& b, const StepStage& st
 #pragma unroll
           for (int r = 0; r < StepFiller::kRows; ++r) {
             if (count <= r * 4) break;
-            f.copy((f.warp * StepFiller::kRows + r) * kStepPitch,
+            f.copy(step_row_place(f.warp * StepFiller::kRows + r),
                    source + static_cast<std::int64_t>(r) * 4 * stage.head_size,
                    static_cast<unsigned>(min(4, count - r * 4) * key_bytes));
           }

@@ -43,6 +43,6 @@ bool lower_call(const CudaArch& arch, const Call& call, Workspace scratch, StepP
 int step_slots(const CudaArch& arch, std::size_t x_bytes, std::size_t static_bytes);
 
 // Shared memory that the step kernel takes beside the ring and x, at the most.
-inline constexpr std::size_t kStepStaticBytes = 13824;
+inline constexpr std::size_t kStepStaticBytes = 13312;
 
 }  // namespace engine::cuda

@@ -51,7 +51,7 @@ struct SlotPart {
     return warp % kStepSlotWarps * kStepPart + lane % 4 * 16;
   }
   __device__ static std::uint32_t lane_place() {
-    return static_cast<std::uint32_t>(static_cast<int>(threadIdx.x) % 32 / 4 * kStepPitch +
+    return static_cast<std::uint32_t>(step_row_place(static_cast<int>(threadIdx.x) % 32 / 4) +
                                       within());
   }
   // From the slot at `slot`, which has arrived.
@@ -61,7 +61,7 @@ struct SlotPart {
 #pragma unroll
     for (unsigned i = 0; i < kSteps; ++i) {
       upper[i] = load_shared(place + i * 64);
-      lower[i] = load_shared(place + 8 * kStepPitch + i * 64);
+      lower[i] = load_shared(place + step_row_place(8) + i * 64);
     }
   }
   __device__ void take_scale(std::uint32_t slot) {
@@ -93,7 +93,7 @@ __device__ void multiply_some(TileSums<Sum>& sums, std::uint32_t place, std::uin
     if (k < bytes) {
       const auto skip = static_cast<std::uint32_t>(k);
       upper = load_shared(place + skip);
-      lower = load_shared(place + 8 * kStepPitch + skip);
+      lower = load_shared(place + step_row_place(8) + skip);
       value = load_shared_pair(x + skip);
     }
     multiply<T>(sums.upper, upper, value);

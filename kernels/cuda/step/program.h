@@ -108,9 +108,11 @@ inline constexpr int kStepPart = kStepChunk / kStepSlotWarps;
 // Slots that may be on their way at a time. More would not raise the rate, only make every other
 // access of the multiprocessor queue behind them.
 inline constexpr int kStepInFlight = 3;
-// Rows in a slot lie 64 bytes off a multiple of 128 apart, so that two rows meet no bank twice.
-inline constexpr int kStepPitch = kStepChunk + 64;
-inline constexpr int kStepSlotBytes = kStepRows * kStepPitch;
+// An odd row in a slot lies 64 bytes off a multiple of 128 from the even one before it, so that the
+// eight lanes of a phase, which read those two, meet no bank twice. Scales lie between the first
+// two.
+inline constexpr int kStepRowGap = 64, kStepRowPair = 2 * kStepChunk + kStepRowGap;
+inline constexpr int kStepSlotBytes = kStepRows / 2 * kStepRowPair;
 inline constexpr int kStepMaxSlots = 16;
 // A group waits for a slot by the parity of its rounds, so it may not be a round ahead of what has
 // arrived: its slot before is kStepGroups back, and all is there that is kStepInFlight behind that.
@@ -125,10 +127,15 @@ inline constexpr int kStepMaxOpenTiles = 16;
 // Query heads that share one pass over keys and values.
 inline constexpr int kStepHeadTile = 4;
 // Cosines and sines of a position, at the most.
-inline constexpr int kStepMaxTurns = 256;
+inline constexpr int kStepMaxTurns = 128;
 inline constexpr int kStepMaxHeadSize = kStepChunk / 4 / 2;  // four keys are a row of a slot
 // Units of attention (groups of query heads) whose splits are counted.
 inline constexpr int kStepMaxUnits = 1024;
+
+// Where row `r` of a slot begins in it.
+ENGINE_STEP_FUNCTION inline int step_row_place(int r) {
+  return (r >> 1) * kStepRowPair + (r & 1) * (kStepChunk + kStepRowGap);
+}
 
 // Shared memory of x: its elements, and the planes of its digits, 64 bytes off a multiple of 128
 // apart, so that two planes meet no bank twice.

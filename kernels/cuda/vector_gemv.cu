@@ -203,51 +203,44 @@ __global__ void __launch_bounds__(kThreads, kVectorGemvBlocksPerSm)
   }
 }
 
-// Four blocks a multiprocessor, or the compiler saves registers and asks for one part of x after
-// the use of another, a latency each. With kGather matrices are chosen by p.experts.
-template <typename T, typename W, int kVectors, bool kGather>
-__global__ void __launch_bounds__(kVectorGemvDirectThreads, 4)
-    vector_gemv_direct_kernel(const VectorGemv p) {
+// What the direct kernel needs where there is one matrix: it fits one line of the constant cache.
+struct DirectGemv {
+  const void* x;                // (K) of type T
+  const void* weight;           // (N, K)
+  const std::uint16_t* scales;  // (N) or null
+  const void* bias;             // (N) or null
+  void* out;                    // (N)
+  int columns, rows;
+};
+
+// A row of a weight that is known times x, plus bias, into *out; null scale or bias: there is none.
+// By a warp; with kWaits it has yet to wait for x.
+template <typename T, typename W, int kVectors, bool kWaits>
+__device__ void multiply_row(const W* weights, const void* x_row, int columns,
+                             const std::uint16_t* scale_at, const T* bias_at, T* out, bool known) {
   constexpr int kPer = kPerVector<W>, kPerX = kPerVector<T>, kParts = kPer / kPerX;
   const int lane = static_cast<int>(threadIdx.x % 32u);
-  const int row =
-      static_cast<int>(blockIdx.x * (kVectorGemvDirectThreads / 32) + threadIdx.x / 32u);
-  if (row >= p.rows) return;
   const std::uint64_t policy = evict_first_policy();
-  pdl_launch_dependents();
-  int slot = 0;
-  std::int64_t weight_row = row;
-  bool known = true;
-  if constexpr (kGather) {
-    slot = slot_of(p, row);
-    pdl_wait();
-    const int expert = p.experts[slot * p.experts_stride];
-    known = expert >= 0 && expert < p.count;
-    weight_row += static_cast<std::int64_t>((known ? expert : 0) - slot) * p.outputs;
-  }
-  const W* weights = static_cast<const W*>(p.weight) + weight_row * p.columns + lane * kPer;
   uint4 raw[kVectors], raw_x[kVectors][kParts];
 #pragma unroll
   for (int v = 0; v < kVectors; ++v) {
     const int k = (v * 32 + lane) * kPer;
-    raw[v] = k < p.columns ? load_streaming(weights + v * 32 * kPer, policy) : uint4{};
+    raw[v] = k < columns ? load_streaming(weights + k, policy) : uint4{};
   }
-  const float scale = p.scales == nullptr ? 1.0f : scale_value(p.scales[weight_row]);
-  // x behind the weights: every multiprocessor asks for the same lines, which takes longer. (Without
-  // the second condition, which is always true, ptxas moves the wait ahead of the weights.)
-  if (!kGather && p.experts == nullptr) pdl_wait();
+  const float scale = scale_at == nullptr ? 1.0f : scale_value(*scale_at);
+  // x behind the weights: every multiprocessor asks for the same lines, which takes longer.
+  // (Without the second condition, which is always true, ptxas moves the wait ahead of the
+  // weights.)
+  if (kWaits && columns > 0) pdl_wait();
 #pragma unroll
   for (int v = 0; v < kVectors; ++v) {
 #pragma unroll
     for (int i = 0; i < kParts; ++i) {
       const int k = (v * 32 + lane) * kPer + i * kPerX;
-      raw_x[v][i] = k < p.columns ? load_vector(static_cast<const T*>(p.x) + k) : uint4{};
+      raw_x[v][i] = k < columns ? load_vector(static_cast<const T*>(x_row) + k) : uint4{};
     }
   }
-  if constexpr (!kGather) slot = slot_of(p, row);
-  const int n = row - slot * p.outputs;
-  const float bias = p.bias == nullptr ? 0.0f : to_f32(static_cast<const T*>(p.bias)[n]);
-  T* out = static_cast<T*>(p.out) + slot * p.out_stride + n;
+  const float bias = bias_at == nullptr ? 0.0f : to_f32(*bias_at);
   float sum[4] = {};
 #pragma unroll
   for (int v = 0; v < kVectors; ++v) {
@@ -262,6 +255,43 @@ __global__ void __launch_bounds__(kVectorGemvDirectThreads, 4)
   }
   const float total = warp_sum((sum[0] + sum[1]) + (sum[2] + sum[3]));
   if (lane == 0) *out = from_f32<T>(known ? fmaf(total, scale, bias) : nanf(""));
+}
+
+// The warp's row. Four blocks a multiprocessor, or the compiler saves registers and asks for one
+// part of x after the use of another, a latency each.
+__device__ inline int direct_row() {
+  return static_cast<int>(blockIdx.x * (kVectorGemvDirectThreads / 32) + threadIdx.x / 32u);
+}
+template <typename T, typename W, int kVectors>
+__global__ void __launch_bounds__(kVectorGemvDirectThreads, 4)
+    vector_gemv_direct_kernel(const DirectGemv p) {
+  const int row = direct_row();
+  if (row >= p.rows) return;
+  pdl_launch_dependents();
+  multiply_row<T, W, kVectors, true>(
+      static_cast<const W*>(p.weight) + static_cast<std::int64_t>(row) * p.columns, p.x, p.columns,
+      p.scales == nullptr ? nullptr : p.scales + row,
+      p.bias == nullptr ? nullptr : static_cast<const T*>(p.bias) + row,
+      static_cast<T*>(p.out) + row, true);
+}
+
+// The same of several matrices, perhaps chosen by p.experts.
+template <typename T, typename W, int kVectors>
+__global__ void __launch_bounds__(kVectorGemvDirectThreads, 4)
+    vector_gather_direct_kernel(const VectorGemv p) {
+  const int row = direct_row();
+  if (row >= p.rows) return;
+  pdl_launch_dependents();
+  const int slot = slot_of(p, row), n = row - slot * p.outputs;
+  pdl_wait();
+  const int expert = p.experts == nullptr ? slot : p.experts[slot * p.experts_stride];
+  const bool known = expert >= 0 && expert < p.count;
+  const std::int64_t weight_row = static_cast<std::int64_t>(known ? expert : 0) * p.outputs + n;
+  multiply_row<T, W, kVectors, false>(
+      static_cast<const W*>(p.weight) + weight_row * p.columns, p.x, p.columns,
+      p.scales == nullptr ? nullptr : p.scales + weight_row,
+      p.bias == nullptr ? nullptr : static_cast<const T*>(p.bias) + n,
+      static_cast<T*>(p.out) + slot * p.out_stride + n, known);
 }
 
 // Any number of columns, any alignment: a warp per row, one element a lane at a time.
@@ -288,15 +318,23 @@ __global__ void __launch_bounds__(kThreads) vector_gemv_plain_kernel(const Vecto
   static_cast<T*>(p.out)[slot * p.out_stride + n] = from_f32<T>(known ? sum : nanf(""));
 }
 
-template <typename T, typename W, bool kGather>
-auto direct_kernel(int vectors) {
-  if (vectors == 1) return vector_gemv_direct_kernel<T, W, 1, kGather>;
-  return vectors == 2 ? vector_gemv_direct_kernel<T, W, 2, kGather>
-                      : vector_gemv_direct_kernel<T, W, 4, kGather>;
+template <typename T, typename W, int kVectors>
+void run_direct(CudaContext& context, const VectorGemv& p, const VectorGemvPlan& plan) {
+  const auto run = [&](auto kernel, const auto& parameters) {
+    launch(context, kernel, to_unsigned(plan.blocks), to_unsigned(plan.threads), plan.shared_bytes,
+           parameters);
+  };
+  if (p.experts == nullptr && p.slots == 1) {
+    return run(vector_gemv_direct_kernel<T, W, kVectors>,
+               DirectGemv{p.x, p.weight, p.scales, p.bias, p.out, p.columns, p.rows});
+  }
+  run(vector_gather_direct_kernel<T, W, kVectors>, p);
 }
 template <typename T, typename W>
-auto direct_kernel(int vectors, bool gather) {
-  return gather ? direct_kernel<T, W, true>(vectors) : direct_kernel<T, W, false>(vectors);
+void run_direct(CudaContext& context, const VectorGemv& p, const VectorGemvPlan& plan) {
+  if (plan.vectors == 1) return run_direct<T, W, 1>(context, p, plan);
+  if (plan.vectors == 2) return run_direct<T, W, 2>(context, p, plan);
+  run_direct<T, W, 4>(context, p, plan);
 }
 
 void run_plan(CudaContext& context, const VectorGemv& p, DType x, QuantFormat weight,
@@ -315,8 +353,8 @@ void run_plan(CudaContext& context, const VectorGemv& p, DType x, QuantFormat we
     }
     switch (plan.kernel) {
       case VectorGemvKernel::kDirect:
-        return run(int8 ? direct_kernel<T, std::int8_t>(plan.vectors, p.experts != nullptr)
-                        : direct_kernel<T, T>(plan.vectors, p.experts != nullptr));
+        return int8 ? run_direct<T, std::int8_t>(context, p, plan)
+                    : run_direct<T, T>(context, p, plan);
       case VectorGemvKernel::kStream:
         return run(int8 ? vector_gemv_kernel<T, std::int8_t, false>
                         : vector_gemv_kernel<T, T, false>);

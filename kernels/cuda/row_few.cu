@@ -4,7 +4,7 @@
 //
 // Layout: W (N, K) row-major; rows of x in shared memory, `row_tile` of them, so far apart that a
 // fragment's eight rows meet no bank twice. Who computes what: a block a multiprocessor has a run
-// of tiles, 16 outputs × up to 8 rows; a warp has every kWarps-th 64 bytes of a tile's rows of W
+// of tiles, 32 outputs × up to 8 rows; a warp has every kWarps-th 64 bytes of a tile's rows of W
 // and keeps kDepth such pieces in flight in registers, across the ends of tiles. A lane's 16 bytes
 // of row g and of row g + 8 are, as they are, operands of mma: the order in which the elements of K
 // meet is free as long as both sides agree. The warps' sums meet in shared memory, and are added in

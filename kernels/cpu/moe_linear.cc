@@ -88,7 +88,7 @@ void moe_linear(const Context& context, const MoeLinearCall& call, Workspace scr
   const std::int64_t row_blocks = ceil_div(outputs, stretch);
   const std::int64_t rows = ceil_div(call.experts.numel(), sorted.group_count);
   const std::int64_t cost = rows * std::min(stretch, outputs) * call.weight.columns;
-  parallel_for(context, sorted.group_count * row_blocks, cost, [&](std::int64_t item, int worker) {
+  const auto body = [&](std::int64_t item, int worker) {
     const Group& group = sorted.groups[item / row_blocks];
     const std::int64_t row = item % row_blocks * stretch;
     const std::int32_t* bounds = sorted.begin + group.expert;
@@ -103,7 +103,9 @@ void moe_linear(const Context& context, const MoeLinearCall& call, Workspace scr
                              .count = bounds[1] - bounds[0],
                              .tokens = sorted.order + group.begin};
     multiply_block(product, 0, group.count, row, std::min(stretch, outputs - row), worker);
-  });
+  };
+  parallel_for(context, sorted.group_count * row_blocks, cost, body,
+               rows <= blocking_for(1).tokens ? streaming_run(context, row_blocks) : 1);
 }
 
 }  // namespace engine::cpu

@@ -110,7 +110,7 @@ Sample Experiment::run_once(Session& session, const std::vector<std::int32_t>& p
   subject_.backend().synchronize();
   Sample sample;
   std::int64_t drawn = 0;
-  const auto emit = [&](std::string_view piece) {
+  const auto emit = [&](std::string_view piece) {  // an id, or the space before one
     if (beside_ == nullptr || piece == " " || ++drawn == flags_.max_new_tokens) return;
     if (drawn % kTokensBetweenReads == 0) sample.paused_s += beside_->read();
   };

@@ -4,7 +4,6 @@
 
 #include <omp.h>
 
-#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -60,13 +59,6 @@ void parallel_for(const Context& context, std::int64_t items, std::int64_t cost,
     }
   }
   context.poll();
-}
-
-// For items that lie behind each other in memory and are read once: a run long enough for a thread
-// to read on where it stopped, by its own prefetches, and short enough that none waits for another.
-inline std::int64_t streaming_run(const Context& context, std::int64_t items) {
-  constexpr std::int64_t kRunsOfThread = 2;
-  return std::max<std::int64_t>(1, items / (context.threads * kRunsOfThread));
 }
 
 constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }

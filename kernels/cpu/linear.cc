@@ -39,7 +39,7 @@ void linear(const Context& context, const LinearCall& call) {
                    std::min(blocking.rows, all_rows - row), worker);
   };
   parallel_for(context, token_blocks * row_blocks, cost, body,
-               all_tokens <= blocking_for(1).tokens ? streaming_run(context, row_blocks) : 1);
+               adjacent_row_blocks(context, all_tokens, row_blocks));
 }
 
 }  // namespace engine::cpu

@@ -105,7 +105,7 @@ void moe_linear(const Context& context, const MoeLinearCall& call, Workspace scr
     multiply_block(product, 0, group.count, row, std::min(stretch, outputs - row), worker);
   };
   parallel_for(context, sorted.group_count * row_blocks, cost, body,
-               rows <= blocking_for(1).tokens ? streaming_run(context, row_blocks) : 1);
+               adjacent_row_blocks(context, rows, row_blocks));
 }
 
 }  // namespace engine::cpu

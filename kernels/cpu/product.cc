@@ -142,6 +142,13 @@ void finish(const Product& p, const Blocking& blocking, const float* sums, std::
 
 const Blocking& blocking_for(std::int64_t tokens) { return tokens <= kFewTokens ? kFew : kMany; }
 
+std::int64_t adjacent_row_blocks(const Context& context, std::int64_t tokens,
+                                 std::int64_t row_blocks) {
+  constexpr std::int64_t kRunsOfThread = 2;
+  if (tokens > kFew.tokens) return 1;
+  return std::max<std::int64_t>(1, row_blocks / (context.threads * kRunsOfThread));
+}
+
 std::int64_t block_tokens(const Blocking& blocking, std::int64_t tokens) {
   const std::int64_t blocks = std::max<std::int64_t>(ceil_div(tokens, blocking.tokens), 1);
   return ceil_div(ceil_div(tokens, blocks), kTokenTile) * kTokenTile;

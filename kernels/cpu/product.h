@@ -32,6 +32,12 @@ struct Blocking {
 
 // The blocking that serves `tokens` tokens.
 const Blocking& blocking_for(std::int64_t tokens);
+
+// Blocks of a weight's rows, `row_blocks` in all, that a thread multiplies by `tokens` tokens at a
+// time. Of few tokens, for which the rows are read once: enough to read on where it stopped, by its
+// own prefetches, and so few that no thread waits for another.
+std::int64_t adjacent_row_blocks(const Context& context, std::int64_t tokens,
+                                 std::int64_t row_blocks);
 // How many tokens a block should have, so that blocks are equal and made of whole register tiles.
 std::int64_t block_tokens(const Blocking& blocking, std::int64_t tokens);
 

@@ -68,31 +68,6 @@ std::size_t gemv_shared_bytes(std::int64_t columns, DType x, int token_tile, std
          static_cast<std::size_t>(rows) * tokens * sizeof(float);
 }
 
-namespace {
-
-// Rows of a tile of the product for a few rows; 0 where it doesn't serve the problem.
-int few_rows(const CudaArch& arch, const RowProblem& problem) {
-  const bool int8 = problem.weight == QuantFormat::kInt8;
-  const std::int64_t rows = problem.tokens * problem.slots;
-  if (problem.tokens == 1 || problem.x == DType::kF32 || !problem.aligned ||
-      problem.columns % (int8 ? 16 : 8) != 0 ||
-      (!int8 && problem.weight != plain_format(problem.x))) {
-    return 0;
-  }
-  const bool mixture = problem.experts > 0;
-  if (rows > (mixture ? std::min(problem.experts, rows) * kRowFewOfExpert : kRowFewRows)) return 0;
-  std::int64_t most = std::min<std::int64_t>(rows, kRowFewRows);
-  const auto fits = [&] {
-    return row_few_shared_bytes(problem.columns, int8 ? 1 : 2, most) <= arch.shared_bytes;
-  };
-  // Rows of one matrix that don't all fit would read it more than once.
-  const std::int64_t least = mixture ? std::min<std::int64_t>(most, kRowFewOfExpert) : most;
-  while (most > least && !fits()) --most;
-  return fits() ? static_cast<int>(most) : 0;
-}
-
-}  // namespace
-
 LinearPlan choose_linear(const CudaArch& arch, const LinearProblem& problem) {
   LinearPlan plan;
   if (problem.weight != plain_format(problem.x)) return plan;  // mixed types: kTiled
@@ -236,6 +211,47 @@ std::size_t decode_shared_bytes(std::int64_t group, std::int64_t head_size) {
   return static_cast<std::size_t>(floats) * sizeof(float);
 }
 
+namespace {
+
+// Cuts the problem's rows into tiles of `row_tile`. The rows of an expert fill whole tiles and
+// begin one more at most.
+void cut_rows(const RowProblem& problem, int row_tile, RowPlan* plan) {
+  const std::int64_t rows = problem.tokens * problem.slots;
+  plan->row_tile = row_tile;
+  plan->tiles = problem.experts > 0 ? rows / row_tile + std::min(problem.experts, rows)
+                                    : ceil_div(rows, row_tile);
+}
+
+// What sorting the rows by expert into such tiles takes.
+std::size_t sort_bytes(const RowProblem& problem, const RowPlan& plan) {
+  if (problem.experts == 0) return 0;
+  const std::int64_t rows = problem.tokens * problem.slots;
+  return static_cast<std::size_t>(rows + 3 * plan.tiles) * sizeof(std::int32_t);
+}
+
+// Rows of a tile of the product for a few rows; 0 where it doesn't serve the problem.
+int few_rows(const CudaArch& arch, const RowProblem& problem) {
+  const bool int8 = problem.weight == QuantFormat::kInt8;
+  const std::int64_t rows = problem.tokens * problem.slots;
+  if (problem.tokens == 1 || problem.x == DType::kF32 || !problem.aligned ||
+      problem.columns % (int8 ? 16 : 8) != 0 ||
+      (!int8 && problem.weight != plain_format(problem.x))) {
+    return 0;
+  }
+  const bool mixture = problem.experts > 0;
+  if (rows > (mixture ? std::min(problem.experts, rows) * kRowFewOfExpert : kRowFewRows)) return 0;
+  std::int64_t most = std::min<std::int64_t>(rows, kRowFewRows);
+  const auto fits = [&] {
+    return row_few_shared_bytes(problem.columns, int8 ? 1 : 2, most) <= arch.shared_bytes;
+  };
+  // Rows of one matrix that don't all fit would read it more than once.
+  const std::int64_t least = mixture ? std::min<std::int64_t>(most, kRowFewOfExpert) : most;
+  while (most > least && !fits()) --most;
+  return fits() ? static_cast<int>(most) : 0;
+}
+
+}  // namespace
+
 RowPlan choose_row_product(const RowProblem& problem) {
   RowPlan plan;
   const bool mixture = problem.experts > 0;
@@ -249,25 +265,17 @@ RowPlan choose_row_product(const RowProblem& problem) {
   const bool same =
       problem.weight == QuantFormat::kInt8 || problem.weight == plain_format(problem.x);
   if (problem.x != DType::kF32 && same) plan.kernel = RowKernel::kTensorCores;
-  plan.row_tile = kRowTile;
-  plan.tiles = ceil_div(rows, kRowTile);
-  if (mixture) {
-    // The rows of an expert fill whole tiles and begin one more at most.
-    plan.tiles = rows / kRowTile + std::min(problem.experts, rows);
-    plan.scratch_bytes = static_cast<std::size_t>(rows + 3 * plan.tiles) * sizeof(std::int32_t);
-  }
+  cut_rows(problem, kRowTile, &plan);
+  plan.scratch_bytes = sort_bytes(problem, plan);
   return plan;
 }
 
 RowPlan choose_row_product(const CudaArch& arch, const RowProblem& problem) {
   RowPlan plan = choose_row_product(problem);
   if (const int rows = few_rows(arch, problem); rows > 0) {
-    const std::int64_t all = problem.tokens * problem.slots;
-    plan = {.kernel = RowKernel::kFew, .row_tile = rows, .tiles = ceil_div(all, rows)};
-    if (problem.experts > 0) {
-      plan.tiles = all / rows + std::min(problem.experts, all);
-      plan.scratch_bytes = static_cast<std::size_t>(all + 3 * plan.tiles) * sizeof(std::int32_t);
-    }
+    plan = {.kernel = RowKernel::kFew};
+    cut_rows(problem, rows, &plan);
+    plan.scratch_bytes = sort_bytes(problem, plan);
     return plan;
   }
   if (!arch.hopper_products() || !problem.aligned || plan.kernel != RowKernel::kTensorCores ||
@@ -277,6 +285,7 @@ RowPlan choose_row_product(const CudaArch& arch, const RowProblem& problem) {
   plan.kernel = RowKernel::kHopper;
   const std::int64_t rows = problem.tokens * problem.slots;
   std::int64_t least = 0;
+  int row_tile = 0;
   for (const HopperTile& tile : kHopperTiles) {
     const std::int64_t across = ceil_div(problem.outputs, kHopperOutputTile);
     // Of a mixture's experts each begins, on average, half a tile that it doesn't fill.
@@ -286,13 +295,10 @@ RowPlan choose_row_product(const CudaArch& arch, const RowProblem& problem) {
     const std::int64_t cost = ceil_div(across * along, arch.sms) * tile.cost;
     if (least != 0 && cost >= least) continue;
     least = cost;
-    plan.row_tile = tile.rows;
+    row_tile = tile.rows;
   }
   // The scratch stays that of the smallest tile, whatever the alignment.
-  plan.tiles = ceil_div(rows, plan.row_tile);
-  if (problem.experts > 0) {
-    plan.tiles = rows / plan.row_tile + std::min(problem.experts, rows);
-  }
+  cut_rows(problem, row_tile, &plan);
   return plan;
 }
 

@@ -83,11 +83,6 @@ __global__ void fill_constant_kernel(T* out, std::int64_t count, float value) {
   }
 }
 
-unsigned fill_blocks(const CudaContext& context, std::int64_t items) {
-  const std::int64_t wanted = (items + 255) / 256;
-  return to_unsigned(std::clamp<std::int64_t>(wanted, 1, context.arch().sms * 8));
-}
-
 }  // namespace
 
 void read_stream(CudaContext& context, const void* data, std::size_t bytes, std::uint32_t* sink) {
@@ -106,23 +101,24 @@ void fill_normal(CudaContext& context, const Tensor& destination, float sigma,
                  RandomSource source) {
   dispatch_float(destination.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    launch(context, fill_normal_kernel<T>, fill_blocks(context, (destination.numel() + 3) / 4), 256,
-           0, destination.as<T>(), destination.numel(), sigma, source);
+    launch(context, fill_normal_kernel<T>, blocks_of_row(context, 1, (destination.numel() + 3) / 4),
+           256, 0, destination.as<T>(), destination.numel(), sigma, source);
   });
 }
 
 void fill_uniform(CudaContext& context, const Tensor& destination, RandomSource source) {
   dispatch_float(destination.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    launch(context, fill_uniform_kernel<T>, fill_blocks(context, (destination.numel() + 3) / 4),
-           256, 0, destination.as<T>(), destination.numel(), source);
+    launch(context, fill_uniform_kernel<T>,
+           blocks_of_row(context, 1, (destination.numel() + 3) / 4), 256, 0, destination.as<T>(),
+           destination.numel(), source);
   });
 }
 
 void fill_constant(CudaContext& context, const Tensor& destination, float value) {
   dispatch_float(destination.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    launch(context, fill_constant_kernel<T>, fill_blocks(context, destination.numel()), 256, 0,
+    launch(context, fill_constant_kernel<T>, blocks_of_row(context, 1, destination.numel()), 256, 0,
            destination.as<T>(), destination.numel(), value);
   });
 }

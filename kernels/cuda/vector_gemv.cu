@@ -257,13 +257,16 @@ __device__ void multiply_row(const W* weights, const void* x_row, int columns,
   if (lane == 0) *out = from_f32<T>(known ? fmaf(total, scale, bias) : nanf(""));
 }
 
-// The warp's row. Four blocks a multiprocessor, or the compiler saves registers and asks for one
-// part of x after the use of another, a latency each.
+// Blocks a multiprocessor that the direct kernels are compiled for: for more the compiler saves
+// registers, and asks for one part of x after the use of another, a latency each.
+constexpr int kDirectBlocksPerSm = 4;
+
+// The warp's row.
 __device__ inline int direct_row() {
   return static_cast<int>(blockIdx.x * (kVectorGemvDirectThreads / 32) + threadIdx.x / 32u);
 }
 template <typename T, typename W, int kVectors>
-__global__ void __launch_bounds__(kVectorGemvDirectThreads, 4)
+__global__ void __launch_bounds__(kVectorGemvDirectThreads, kDirectBlocksPerSm)
     vector_gemv_direct_kernel(const DirectGemv p) {
   const int row = direct_row();
   if (row >= p.rows) return;
@@ -277,7 +280,7 @@ __global__ void __launch_bounds__(kVectorGemvDirectThreads, 4)
 
 // The same of several matrices, perhaps chosen by p.experts.
 template <typename T, typename W, int kVectors>
-__global__ void __launch_bounds__(kVectorGemvDirectThreads, 4)
+__global__ void __launch_bounds__(kVectorGemvDirectThreads, kDirectBlocksPerSm)
     vector_gather_direct_kernel(const VectorGemv p) {
   const int row = direct_row();
   if (row >= p.rows) return;

@@ -2,7 +2,8 @@
 """Times PyTorch on the problems of engine_bench's memory-bound kernels, by the same protocol.
 
 torch.compile with coordinate descent, 5 warm-up calls, 20 samples: each one call between two CUDA
-events after the L2 was flushed by reading a buffer of twice its size; the median counts. Prints CSV:
+events after the L2 was flushed by reading a buffer of twice its size; the median counts. Between
+flush and sample the device waits for longer than the call takes to launch. Prints CSV:
 name,metric,dtype,arch,config,value,program,source.
 Usage: kernels_torch.py [gemv|gather_gemv|layer_norm|mlp ...]
 """
@@ -21,6 +22,7 @@ torch.manual_seed(1234)
 DEVICE = "cuda"
 L2 = torch.cuda.get_device_properties(0).L2_cache_size
 FLUSH = torch.ones(2 * L2 // 4, device=DEVICE, dtype=torch.int32)
+LAUNCHING = 1_000_000  # clock cycles
 CARD = torch.cuda.get_device_name()
 SOURCE = f"kernels_torch.py, PyTorch {torch.__version__} with coordinate descent on one {CARD}"
 SOURCE += f", {datetime.date.today()}"
@@ -32,8 +34,8 @@ def cold_us(call):
         call()
     samples = []
     for _ in range(20):
-        for _ in range(6):  # longer than the call takes to launch
-            FLUSH.max()
+        FLUSH.max()
+        torch.cuda._sleep(LAUNCHING)
         start, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         start.record()
         call()

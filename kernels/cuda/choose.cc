@@ -87,13 +87,22 @@ LinearPlan choose_linear(const CudaArch& arch, const LinearProblem& problem) {
 
 namespace {
 
-// Whether all of a problem may be in flight at once, a row a warp.
-bool is_direct(const CudaArch& arch, const VectorGemvProblem& problem) {
-  constexpr std::int64_t kWarpBytes = 32 * 16;
+// Whether weights may meet x as digits of three bytes: x of type f32 would lose some of its bits.
+bool takes_digits(const VectorGemvProblem& problem) {
+  return problem.weight == QuantFormat::kInt8 && problem.x != DType::kF32;
+}
+
+// The threads that have a row in registers in the direct kernel: those of a warp where all of the
+// problem may be in flight at once, of a block where rows are long; 0: another kernel serves.
+std::int64_t direct_threads(const CudaArch& arch, const VectorGemvProblem& problem) {
+  if (problem.norm) return 0;
   const auto row_bytes =
       static_cast<std::int64_t>(format_info(problem.weight).row_bytes(problem.columns));
-  return !problem.norm && row_bytes <= kVectorGemvDirectVectors * kWarpBytes &&
-         problem.rows <= arch.sms * kVectorGemvDirectRows;
+  const std::int64_t warps = ceil_div(row_bytes, 32 * 16 * std::int64_t{kVectorGemvDirectVectors});
+  if (warps <= 1) return problem.rows <= arch.sms * kVectorGemvDirectRows ? 32 : 0;
+  // The ring's integer products take int8 weights faster.
+  if (arch.hopper() && takes_digits(problem)) return 0;
+  return warps * 32 <= kVectorGemvRowThreads ? warps * 32 : 0;
 }
 
 }  // namespace
@@ -110,11 +119,12 @@ VectorGemvPlan choose_vector_gemv(const CudaArch& arch, const VectorGemvProblem&
     plan.blocks = static_cast<int>(ceil_div(problem.rows, std::int64_t{kVectorGemvThreads} / 32));
     return plan;
   }
-  if (is_direct(arch, problem)) {
+  if (const std::int64_t row_threads = direct_threads(arch, problem); row_threads > 0) {
     plan.kernel = VectorGemvKernel::kDirect;
     plan.vectors = chunks <= 2 ? static_cast<int>(chunks) : kVectorGemvDirectVectors;
-    plan.threads = kVectorGemvDirectThreads;
-    plan.blocks = static_cast<int>(ceil_div(problem.rows, std::int64_t{plan.threads} / 32));
+    plan.block_rows = row_threads > 32;
+    plan.threads = plan.block_rows ? static_cast<int>(row_threads) : kVectorGemvDirectThreads;
+    plan.blocks = static_cast<int>(ceil_div(problem.rows, plan.threads / row_threads));
     return plan;
   }
   plan.kernel = VectorGemvKernel::kStream;
@@ -130,12 +140,9 @@ VectorGemvPlan choose_vector_gemv(const CudaArch& arch, const VectorGemvProblem&
 
 Sm90GemvPlan choose_sm90_gemv(const CudaArch& arch, const VectorGemvProblem& problem) {
   Sm90GemvPlan plan;
-  // x of a slice is in registers, as digits of three bytes where weights are int8: those of f32
-  // would lose some of its bits.
-  const bool exact = problem.weight != QuantFormat::kInt8 || problem.x != DType::kF32;
-  if (!arch.hopper() || !problem.aligned || !exact) return plan;
-  if (problem.norm && problem.weight == QuantFormat::kInt8) return plan;
-  if (is_direct(arch, problem)) return plan;
+  const bool int8 = problem.weight == QuantFormat::kInt8;
+  if (!arch.hopper() || !problem.aligned || direct_threads(arch, problem) > 0) return plan;
+  if (problem.norm ? int8 : !takes_digits(problem)) return plan;
   if (problem.rows < 1 || problem.slots > kVectorGemvSlots) return plan;
   if (problem.columns < kSm90GemvSlice || problem.columns > kSm90GemvWarps * kSm90GemvSlice) {
     return plan;

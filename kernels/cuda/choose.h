@@ -96,12 +96,13 @@ struct VectorGemvProblem {
 enum class VectorGemvKernel {
   kPlain,   // any number of columns, any alignment
   kStream,  // 16-byte loads, x in shared memory
-  kDirect,  // a warp for each row, all in flight at once
+  kDirect,  // a warp or a block for each row, all of it in flight at once
 };
 struct VectorGemvPlan {
   VectorGemvKernel kernel = VectorGemvKernel::kPlain;
   int blocks = 1, threads = 32;
-  int vectors = 1;  // kDirect: of a row, for each lane
+  int vectors = 1;          // kDirect: of a row, for each thread
+  bool block_rows = false;  // kDirect: a block for each row
   std::size_t shared_bytes = 0;
 };
 inline constexpr int kVectorGemvThreads = 512;
@@ -110,8 +111,10 @@ inline constexpr int kVectorGemvBlocksPerSm = 2;
 inline constexpr int kVectorGemvDepth = 8;
 // Most matrices chosen on the device: a lane of the warp holds the number of each.
 inline constexpr std::int64_t kVectorGemvSlots = 32;
-// kDirect: a block, most vectors of a row for each lane, and most rows for a multiprocessor.
-inline constexpr int kVectorGemvDirectThreads = 256, kVectorGemvDirectVectors = 4;
+// kDirect: most vectors of a row for each thread; a block of warps that have a row each, and most
+// such rows for a multiprocessor; most threads of a block that has a row.
+inline constexpr int kVectorGemvDirectVectors = 4;
+inline constexpr int kVectorGemvDirectThreads = 256, kVectorGemvRowThreads = 512;
 inline constexpr std::int64_t kVectorGemvDirectRows = 32;
 VectorGemvPlan choose_vector_gemv(const CudaArch& arch, const VectorGemvProblem& problem);
 

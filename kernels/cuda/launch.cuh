@@ -17,22 +17,25 @@ namespace engine::cuda {
 // Shared memory above this must be asked for kernel by kernel.
 inline constexpr std::size_t kDefaultSharedLimit = 48 * 1024;
 
+// How a Hopper multiprocessor splits its memory while a kernel runs. It has to run empty before it
+// can change the split, which undoes the overlap of kernels: so kernels share one, but for those
+// that live from L1.
+enum class Carveout { kShared, kL1 };
+
 // Launches `kernel` on the context's stream. On the Hopper path the launch carries the programmatic
 // attribute, so the kernel must follow the rule of device/pdl.cuh.
 template <typename... Parameters, typename... Arguments>
-void launch(CudaContext& context, void (*kernel)(Parameters...), dim3 grid, dim3 block,
-            std::size_t shared_bytes, Arguments&&... arguments) {
+void launch(CudaContext& context, Carveout carveout, void (*kernel)(Parameters...), dim3 grid,
+            dim3 block, std::size_t shared_bytes, Arguments&&... arguments) {
   if (shared_bytes > kDefaultSharedLimit) {
     context.check_launch(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
                                               cudaFuncAttributeMaxDynamicSharedMemorySize,
                                               static_cast<int>(shared_bytes)));
   }
   if (context.arch().hopper()) {
-    // One split of L1 for all: a multiprocessor has to run empty before it can change the split,
-    // which would undo the overlap of kernels.
-    context.check_launch(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                                              cudaFuncAttributePreferredSharedMemoryCarveout,
-                                              cudaSharedmemCarveoutMaxShared));
+    context.check_launch(cudaFuncSetAttribute(
+        reinterpret_cast<const void*>(kernel), cudaFuncAttributePreferredSharedMemoryCarveout,
+        carveout == Carveout::kL1 ? cudaSharedmemCarveoutMaxL1 : cudaSharedmemCarveoutMaxShared));
   }
   cudaLaunchAttribute attribute{};
   attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
@@ -46,6 +49,12 @@ void launch(CudaContext& context, void (*kernel)(Parameters...), dim3 grid, dim3
   config.numAttrs = context.arch().hopper() ? 1 : 0;
   context.check_launch(
       cudaLaunchKernelEx(&config, kernel, Parameters(std::forward<Arguments>(arguments))...));
+}
+template <typename... Parameters, typename... Arguments>
+void launch(CudaContext& context, void (*kernel)(Parameters...), dim3 grid, dim3 block,
+            std::size_t shared_bytes, Arguments&&... arguments) {
+  launch(context, Carveout::kShared, kernel, grid, block, shared_bytes,
+         std::forward<Arguments>(arguments)...);
 }
 
 inline unsigned to_unsigned(std::int64_t value) {

@@ -16,9 +16,11 @@
 // With kNorm x is first taken through (gelu and) layernorm by every block for itself, rounded to T
 // where the ops one by one would store it.
 //
-// vector_gemv_direct serves a few short rows, where a launch and one round of loads are all the
-// time there is: a warp has one row, in registers with its x, so that the whole matrix is in flight
-// at once; nothing goes through shared memory and no warp waits for another.
+// vector_gemv_direct has a row and its x in registers, all asked for at once. Of few short rows,
+// where a launch and one round of loads are all the time there is, a warp has one: the whole matrix
+// is in flight; nothing goes through shared memory and no warp waits for another. Of longer ones a
+// block has one, and blocks begin in the order of their rows, so that what is read at a time lies
+// together; they read x from L1, which is why it gets what shared memory could have.
 #include <algorithm>
 
 #include "kernels/cuda/device/gelu.cuh"
@@ -214,17 +216,18 @@ struct DirectGemv {
 };
 
 // A row of a weight that is known times x, plus bias, into *out; null scale or bias: there is none.
-// By a warp; with kWaits it has yet to wait for x.
-template <typename T, typename W, int kVectors, bool kWaits>
+// By a warp, with kBlock by the block; with kWaits it has yet to wait for x.
+template <typename T, typename W, int kVectors, bool kBlock, bool kWaits>
 __device__ void multiply_row(const W* weights, const void* x_row, int columns,
                              const std::uint16_t* scale_at, const T* bias_at, T* out, bool known) {
   constexpr int kPer = kPerVector<W>, kPerX = kPerVector<T>, kParts = kPer / kPerX;
-  const int lane = static_cast<int>(threadIdx.x % 32u);
+  const int lane = static_cast<int>(kBlock ? threadIdx.x : threadIdx.x % 32u);
+  const int lanes = kBlock ? static_cast<int>(blockDim.x) : 32;
   const std::uint64_t policy = evict_first_policy();
   uint4 raw[kVectors], raw_x[kVectors][kParts];
 #pragma unroll
   for (int v = 0; v < kVectors; ++v) {
-    const int k = (v * 32 + lane) * kPer;
+    const int k = (v * lanes + lane) * kPer;
     raw[v] = k < columns ? load_streaming(weights + k, policy) : uint4{};
   }
   const float scale = scale_at == nullptr ? 1.0f : scale_value(*scale_at);
@@ -236,7 +239,7 @@ __device__ void multiply_row(const W* weights, const void* x_row, int columns,
   for (int v = 0; v < kVectors; ++v) {
 #pragma unroll
     for (int i = 0; i < kParts; ++i) {
-      const int k = (v * 32 + lane) * kPer + i * kPerX;
+      const int k = (v * lanes + lane) * kPer + i * kPerX;
       raw_x[v][i] = k < columns ? load_vector(static_cast<const T*>(x_row) + k) : uint4{};
     }
   }
@@ -253,25 +256,36 @@ __device__ void multiply_row(const W* weights, const void* x_row, int columns,
       for (int j = 0; j < kPerX; ++j) sum[j % 4] = fmaf(weight[i * kPerX + j], x[j], sum[j % 4]);
     }
   }
-  const float total = warp_sum((sum[0] + sum[1]) + (sum[2] + sum[3]));
+  float total = warp_sum((sum[0] + sum[1]) + (sum[2] + sum[3]));
+  if constexpr (kBlock) {
+    __shared__ float partial[kVectorGemvRowThreads / 32];
+    if (lane % 32 == 0) partial[lane / 32] = total;
+    __syncthreads();
+    if (lane >= 32) return;
+    total = warp_sum(lane < lanes / 32 ? partial[lane] : 0.0f);
+  }
   if (lane == 0) *out = from_f32<T>(known ? fmaf(total, scale, bias) : nanf(""));
 }
 
-// Blocks a multiprocessor that the direct kernels are compiled for: for more the compiler saves
-// registers, and asks for one part of x after the use of another, a latency each.
-constexpr int kDirectBlocksPerSm = 4;
+// Registers of a thread of the direct kernels. Of fewer the compiler asks for one part of x after
+// the use of another, a latency each; a block that has a row of x's own type does without, and 1280
+// threads of such a multiprocessor read faster than 1024.
+template <typename T, typename W, bool kBlock>
+constexpr int kDirectRegisters = kBlock && sizeof(T) == sizeof(W) ? 48 : 64;
 
-// The warp's row.
-__device__ inline int direct_row() {
+// The row of the warp, or of the block.
+template <bool kBlock>
+__device__ int direct_row() {
+  if (kBlock) return static_cast<int>(blockIdx.x);
   return static_cast<int>(blockIdx.x * (kVectorGemvDirectThreads / 32) + threadIdx.x / 32u);
 }
-template <typename T, typename W, int kVectors>
-__global__ void __launch_bounds__(kVectorGemvDirectThreads, kDirectBlocksPerSm)
+template <typename T, typename W, int kVectors, bool kBlock>
+__global__ void __maxnreg__((kDirectRegisters<T, W, kBlock>))
     vector_gemv_direct_kernel(const DirectGemv p) {
-  const int row = direct_row();
+  const int row = direct_row<kBlock>();
   if (row >= p.rows) return;
   pdl_launch_dependents();
-  multiply_row<T, W, kVectors, true>(
+  multiply_row<T, W, kVectors, kBlock, true>(
       static_cast<const W*>(p.weight) + static_cast<std::int64_t>(row) * p.columns, p.x, p.columns,
       p.scales == nullptr ? nullptr : p.scales + row,
       p.bias == nullptr ? nullptr : static_cast<const T*>(p.bias) + row,
@@ -279,10 +293,10 @@ __global__ void __launch_bounds__(kVectorGemvDirectThreads, kDirectBlocksPerSm)
 }
 
 // The same of several matrices, perhaps chosen by p.experts.
-template <typename T, typename W, int kVectors>
-__global__ void __launch_bounds__(kVectorGemvDirectThreads, kDirectBlocksPerSm)
+template <typename T, typename W, int kVectors, bool kBlock>
+__global__ void __maxnreg__((kDirectRegisters<T, W, kBlock>))
     vector_gather_direct_kernel(const VectorGemv p) {
-  const int row = direct_row();
+  const int row = direct_row<kBlock>();
   if (row >= p.rows) return;
   pdl_launch_dependents();
   const int slot = slot_of(p, row), n = row - slot * p.outputs;
@@ -290,7 +304,7 @@ __global__ void __launch_bounds__(kVectorGemvDirectThreads, kDirectBlocksPerSm)
   const int expert = p.experts == nullptr ? slot : p.experts[slot * p.experts_stride];
   const bool known = expert >= 0 && expert < p.count;
   const std::int64_t weight_row = static_cast<std::int64_t>(known ? expert : 0) * p.outputs + n;
-  multiply_row<T, W, kVectors, false>(
+  multiply_row<T, W, kVectors, kBlock, false>(
       static_cast<const W*>(p.weight) + weight_row * p.columns, p.x, p.columns,
       p.scales == nullptr ? nullptr : p.scales + weight_row,
       p.bias == nullptr ? nullptr : static_cast<const T*>(p.bias) + n,
@@ -321,23 +335,24 @@ __global__ void __launch_bounds__(kThreads) vector_gemv_plain_kernel(const Vecto
   static_cast<T*>(p.out)[slot * p.out_stride + n] = from_f32<T>(known ? sum : nanf(""));
 }
 
-template <typename T, typename W, int kVectors>
+template <typename T, typename W, int kVectors, bool kBlock>
 void run_direct(CudaContext& context, const VectorGemv& p, const VectorGemvPlan& plan) {
   const auto run = [&](auto kernel, const auto& parameters) {
-    launch(context, kernel, to_unsigned(plan.blocks), to_unsigned(plan.threads), plan.shared_bytes,
-           parameters);
+    launch(context, kBlock ? Carveout::kL1 : Carveout::kShared, kernel, to_unsigned(plan.blocks),
+           to_unsigned(plan.threads), plan.shared_bytes, parameters);
   };
   if (p.experts == nullptr && p.slots == 1) {
-    return run(vector_gemv_direct_kernel<T, W, kVectors>,
+    return run(vector_gemv_direct_kernel<T, W, kVectors, kBlock>,
                DirectGemv{p.x, p.weight, p.scales, p.bias, p.out, p.columns, p.rows});
   }
-  run(vector_gather_direct_kernel<T, W, kVectors>, p);
+  run(vector_gather_direct_kernel<T, W, kVectors, kBlock>, p);
 }
 template <typename T, typename W>
 void run_direct(CudaContext& context, const VectorGemv& p, const VectorGemvPlan& plan) {
-  if (plan.vectors == 1) return run_direct<T, W, 1>(context, p, plan);
-  if (plan.vectors == 2) return run_direct<T, W, 2>(context, p, plan);
-  run_direct<T, W, 4>(context, p, plan);
+  if (plan.block_rows) return run_direct<T, W, kVectorGemvDirectVectors, true>(context, p, plan);
+  if (plan.vectors == 1) return run_direct<T, W, 1, false>(context, p, plan);
+  if (plan.vectors == 2) return run_direct<T, W, 2, false>(context, p, plan);
+  run_direct<T, W, 4, false>(context, p, plan);
 }
 
 void run_plan(CudaContext& context, const VectorGemv& p, DType x, QuantFormat weight,

@@ -86,7 +86,7 @@ TEST_CASE("gather_gemv of every size and type is within its bound") {
 TEST_CASE("gather_gemv says which expert is out of range, or gives its row as NaN") {
   on_every_backend([](Backend& backend) {
     const DType dtype = DType::kBF16;
-    for (const std::int64_t inputs : {43, 64, 1024}) {
+    for (const std::int64_t inputs : {43, 64, 1024, 4096}) {
       const UploadedWeight weight(backend, random_matrix(dtype, 2 * 9, inputs, 5));
       const Guarded x(backend, dtype, {inputs}, uniform(inputs, 7, dtype));
       const Guarded chosen(backend, DType::kI32, {3}, Values{1, 2, -1});

@@ -56,8 +56,9 @@ struct PackedWeight {
 class Readback {
  public:
   virtual ~Readback() = default;
-  // Queues a copy of `source`, as it is once the work issued so far is done. Never waits, unless
-  // `depth` results are already queued (then Error{kInternal}).
+  // Queues a copy of `source`, as it is once the work issued so far is done; nothing issued before
+  // the copy was popped may write there. Never waits, and holds up no work issued afterwards.
+  // Throws Error{kInternal} where `depth` results are queued already.
   virtual void push(const Tensor& source) = 0;
   // Waits for the oldest queued copy and writes it to `destination`.
   virtual void pop(void* destination) = 0;

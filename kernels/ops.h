@@ -224,13 +224,14 @@ struct AddCall {
 // At temperature 0 the argmax of the penalised logits, ties to the lowest id. Where any logit is
 // NaN or infinite, sampled.not_finite is set and the id is 0.
 // Then next_ids[0] = id, seen[id] = 1, position += advance: a replayed decode step needs no host.
+// With several places in `sampled` the host may read one token while the next is drawn.
 struct SampleCall {
   Tensor logits;             // (V) f32
   Tensor params;             // one SamplingParams, as (sizeof) u8
   Tensor seen;               // (V) u8
   Tensor position;           // (1) i32, of token 0 of this step
   Tensor next_ids;           // (≥ 1) i32
-  Tensor sampled;            // one SampledToken, as (2) i32
+  Tensor sampled;            // R SampledTokens, as (2 · R) i32: written is that of position % R
   std::int32_t advance = 1;  // T of this step
 };
 

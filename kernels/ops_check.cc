@@ -227,7 +227,10 @@ void check_call(const SampleCall& call) {
   expect_rank("sample", "next_ids", call.next_ids, 1);
   expect_dtype("sample", "next_ids", call.next_ids, DType::kI32);
   ENGINE_REQUIRE(call.next_ids.size(0) >= 1, "sample: next_ids is empty");
-  expect("sample", "sampled", call.sampled, DType::kI32, {2});
+  expect_rank("sample", "sampled", call.sampled, 1);
+  expect_dtype("sample", "sampled", call.sampled, DType::kI32);
+  ENGINE_REQUIRE(call.sampled.size(0) >= 2 && call.sampled.size(0) % 2 == 0, "sample: sampled has ",
+                 "shape ", call.sampled.shape, ", expected pairs");
 }
 
 void check_call(const MoeRouteCall& call) {

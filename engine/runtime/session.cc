@@ -37,7 +37,7 @@ Session::State Session::carve(const ModelConfig& config, const SessionOptions& o
   state.position = arena->take(DType::kI32, {1});
   state.params = arena->take(DType::kU8, {static_cast<std::int64_t>(sizeof(SamplingParams))});
   state.seen = arena->take(DType::kU8, {config.vocab});
-  state.sampled = arena->take(DType::kI32, {2});
+  state.sampled = arena->take(DType::kI32, {2 * kReadbackDepth});
   state.rope_table = arena->take(DType::kF32, {options.max_context, config.head_dim});
   state.hidden = arena->take(options.dtype, {chunk, config.hidden});
   state.logits = arena->take(DType::kF32, {rows, config.vocab});
@@ -183,6 +183,7 @@ void Session::emit_logits(std::int64_t tokens, const LogitsSink& sink) {
 void Session::decode() {
   ENGINE_REQUIRE(position_ > 0 && drawn_ > 0, "decode before a token was drawn");
   ENGINE_REQUIRE(position_ < capacity(), "decode at position ", position_, " of ", capacity());
+  ENGINE_REQUIRE(pending_ < kReadbackDepth, "decode with ", pending_, " tokens not collected");
   const std::int64_t step_bound = bound(position_ + 1);
   const Step step = [&](Ops& ops) {
     issue_step(ops, model_, state_, cache_.layers(), 1, step_bound, true, workspace_);
@@ -199,7 +200,7 @@ void Session::decode() {
 }
 
 void Session::queue_readback() {
-  readback_->push(state_.sampled);
+  readback_->push(state_.sampled.slice(0, position_ % kReadbackDepth * 2, 2));
   ++pending_;
   ++drawn_;
 }

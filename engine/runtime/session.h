@@ -84,7 +84,7 @@ class Session {
     Tensor position;    // (1) i32
     Tensor params;      // one SamplingParams
     Tensor seen;        // (V) u8
-    Tensor sampled;     // one SampledToken
+    Tensor sampled;     // SampledTokens of the last few positions
     Tensor rope_table;  // (C, Dh) f32
     Tensor hidden;      // (chunk, D)
     Tensor logits;      // (rows, V) f32

@@ -155,10 +155,10 @@ void sample(const Context& context, const SampleCall& call) {
     const auto next = static_cast<std::uint32_t>(*position + call.advance);
     sampled.id = candidates.params.temperature > 0.0f ? draw(candidates, next) : candidates.best;
   }
-  std::memcpy(call.sampled.data, &sampled, sizeof(sampled));
+  *position += call.advance;
+  call.sampled.as<SampledToken>()[*position % (call.sampled.size(0) / 2)] = sampled;
   *call.next_ids.as<std::int32_t>() = sampled.id;
   call.seen.as<std::uint8_t>()[sampled.id] = 1;
-  *position += call.advance;
 }
 
 }  // namespace engine::cpu

@@ -16,6 +16,8 @@ CudaReadback::CudaReadback(CudaContext& context, std::size_t bytes, int depth)
     check_cuda(cudaHostAlloc(reinterpret_cast<void**>(&memory_), slot_bytes_ * slots_.size(),
                              cudaHostAllocDefault),
                "reserving pinned memory for results");
+    check_cuda(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "creating a stream");
+    check_cuda(cudaEventCreateWithFlags(&ready_, cudaEventDisableTiming), "creating an event");
     for (Slot& slot : slots_) {
       check_cuda(cudaEventCreateWithFlags(&slot.done, cudaEventDisableTiming), "creating an event");
     }
@@ -27,7 +29,7 @@ CudaReadback::CudaReadback(CudaContext& context, std::size_t bytes, int depth)
 
 CudaReadback::~CudaReadback() {
   cudaSetDevice(context_.index());
-  cudaStreamSynchronize(context_.stream());  // copies into the slots may still be under way
+  cudaStreamSynchronize(stream_);  // copies into the slots may still be under way
   release();
 }
 
@@ -35,6 +37,8 @@ void CudaReadback::release() {
   for (Slot& slot : slots_) {
     if (slot.done != nullptr) cudaEventDestroy(slot.done);
   }
+  if (ready_ != nullptr) cudaEventDestroy(ready_);
+  if (stream_ != nullptr) cudaStreamDestroy(stream_);
   cudaFreeHost(memory_);
 }
 
@@ -48,9 +52,11 @@ void CudaReadback::push(const Tensor& source) {
   const std::size_t index = pushed_ % slots_.size();
   Slot& slot = slots_[index];
   slot.bytes = source.bytes();
-  context_.check_wait(cudaMemcpyAsync(memory(index), source.data, slot.bytes,
-                                      cudaMemcpyDeviceToHost, context_.stream()));
-  context_.check_wait(cudaEventRecord(slot.done, context_.stream()));
+  context_.check_wait(cudaEventRecord(ready_, context_.stream()));
+  context_.check_wait(cudaStreamWaitEvent(stream_, ready_));
+  context_.check_wait(
+      cudaMemcpyAsync(memory(index), source.data, slot.bytes, cudaMemcpyDeviceToHost, stream_));
+  context_.check_wait(cudaEventRecord(slot.done, stream_));
   ++pushed_;
 }
 

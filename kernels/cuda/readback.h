@@ -1,4 +1,5 @@
-// Small results on their way to the host: a ring of pinned slots, an event each.
+// Small results on their way to the host: a ring of pinned slots, an event each, and a stream of
+// their own, so that no kernel waits for a copy.
 #pragma once
 
 #include <vector>
@@ -25,6 +26,8 @@ class CudaReadback final : public Readback {
   std::byte* memory(std::size_t slot) const { return memory_ + slot * slot_bytes_; }
 
   CudaContext& context_;
+  cudaStream_t stream_ = nullptr;
+  cudaEvent_t ready_ = nullptr;  // what the latest copy waits for
   std::size_t slot_bytes_;
   std::byte* memory_ = nullptr;  // (depth, slot_bytes) pinned
   std::vector<Slot> slots_;

@@ -1,18 +1,24 @@
 // sample: one token from one row of logits, by the filters and in the order of ops.h.
 //
-// Layout: logits (V) f32. One block of 1024 threads; the scores z = penalised logit ÷ temperature
-// are kept in shared memory where V fits, in global memory's own place (recomputed) where not. All
-// is deterministic: counts and masses are integers (a mass is exp(z) in units of 2⁻⁴⁰), so
-// the order in which threads add them cannot show.
-//   top-k, top-p: a histogram over kBins equal steps of z finds the bin the threshold is
-//   in; the few scores of that bin are gathered and ranked among each other exactly. Where they are
-//   too many (thousands of nearly equal logits, or a threshold more than kRange below the maximum),
-//   bisection over the 32 bits of the score takes their place.
-// A score's bin is monotone in the score, so bins and scores never disagree about the order.
-// Limit: latency of some ten passes over V and their barriers.
+// Layout: logits (V) f32. One block of 1024 threads; a score z is a penalised logit's distance from
+// the greatest ÷ temperature. Penalised logits are kept in shared memory where V fits, and made
+// anew where not. All is deterministic: counts and masses are integers (a mass is exp(z) in units
+// of 2⁻⁴⁰), so the order in which threads add them cannot show. A histogram over kBins equal steps
+// of z stands for the order of scores: a score's bin is monotone in the score, so the two never
+// disagree.
+//   top-k of few: the bin of the k-th of the threads' own greatest scores and those above it hold
+//   at least k scores, and hardly more. These are listed, ranked among each other exactly, and
+//   drawn from. Anything else: a histogram of all scores finds the bin that a threshold is in; the
+//   few scores of that bin are listed and ranked. Where they are too many (thousands of nearly
+//   equal logits, or a threshold more than kRange below the maximum), bisection over the 32 bits of
+//   the score takes their place.
+// Limit: of few, one multiprocessor's read of V, a dozen barriers, and the fetch of instructions,
+// which no kernel before has left in a cache: hence loops that are not unrolled, and all that is
+// seldom needed out of the way in functions. Else some ten passes over V.
 #include <cfloat>
 
 #include "kernels/core/philox.h"
+#include "kernels/cuda/aligned.h"
 #include "kernels/cuda/device/pdl.cuh"
 #include "kernels/cuda/device/reduce.cuh"
 #include "kernels/cuda/launch.cuh"
@@ -24,6 +30,7 @@ namespace {
 using Mass = unsigned long long;
 
 constexpr int kThreads = 1024, kBins = 2048, kList = 1024;
+constexpr int kFew = 512;        // the largest top-k for which so many maxima tell enough
 constexpr float kRange = 32.0f;  // below e⁻²⁸ of the maximum a mass is 0 anyway
 
 struct SampleArguments {
@@ -32,16 +39,17 @@ struct SampleArguments {
   std::uint8_t* seen;  // (V)
   int* position;       // (1)
   int* next_ids;       // (≥ 1)
-  int* sampled;        // (2): id, not_finite
-  int vocabulary, advance;
-  bool cached;  // scores are in shared memory
+  int* sampled;        // (places, 2): id, not_finite
+  int vocabulary, advance, places;
+  bool cached;   // penalised logits are kept in shared memory
+  bool vectors;  // logits start on a multiple of 16 bytes
 };
 
 // The scores of this step: how far a penalised logit lies above the greatest one (so never above
 // 0), divided by the temperature.
 struct Scores {
   const SampleArguments& a;
-  float* cache;  // (V) or null
+  float* cache;  // (V, to a multiple of four) penalised logits, or null
   float temperature, penalty, greatest;
 
   // Kept finite, so that the penalty can't make an infinity.
@@ -53,17 +61,19 @@ struct Scores {
   __device__ float score(float penalised_logit) const {
     return (penalised_logit - greatest) / temperature;
   }
-  __device__ float operator()(int id) const {
-    return cache != nullptr ? cache[id] : score(penalised(id, a.logits[id]));
+  __device__ float logit(int id) const {
+    return cache != nullptr ? cache[id] : penalised(id, a.logits[id]);
   }
+  __device__ float operator()(int id) const { return score(logit(id)); }
 };
 
 struct alignas(16) SampleShared {  // the cached scores follow it
   std::uint32_t count[kBins];
   Mass mass[kBins];
   float list[kList];
+  int list_id[kList];
   Mass scan[32];
-  float reduce_float[32];
+  std::uint32_t reduce_key[2][32];
   Mass reduce_mass[32];
   int listed;
   int bin;
@@ -201,85 +211,240 @@ __device__ float filter_threshold(const SampleArguments& a, const Scores& scores
   return least;
 }
 
-// The id with the greatest (value, then the lowest id) over the block. Every thread calls.
+// The greatest of all threads' keys. `row` says which of the two rows of s.reduce_key to use: calls
+// take turns, so that one does not overwrite what a slow warp still reads. Every thread calls.
+__device__ std::uint32_t block_max(SampleShared& s, int row, std::uint32_t key) {
+  const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
+  key = __reduce_max_sync(kFullWarp, key);
+  if (lane == 0) s.reduce_key[row][warp] = key;
+  __syncthreads();
+  return __reduce_max_sync(kFullWarp, s.reduce_key[row][lane]);
+}
+
+// The lowest id among those with the greatest value; an id below 0 has none. Every thread calls.
 __device__ int block_argmax(SampleShared& s, float value, int id) {
-  const Mass packed =
-      static_cast<Mass>(order_key(value)) << 32 | (0xffffffffu - static_cast<unsigned>(id));
-  const Mass best = block_reduce(packed, s.reduce_mass, Mass{0}, MaxOp{});
-  return static_cast<int>(0xffffffffu - static_cast<unsigned>(best & 0xffffffffu));
+  const std::uint32_t key = id < 0 ? 0 : order_key(value), best = block_max(s, 0, key);
+  const std::uint32_t first =
+      block_max(s, 1, id >= 0 && key == best ? 0xffffffffu - static_cast<std::uint32_t>(id) : 0);
+  return static_cast<int>(0xffffffffu - first);
+}
+
+// What the draw maximises: log(p ÷ e) orders like p ÷ e and does not underflow. e = −log u itself
+// needs the accurate logarithm (u close to 1 decides); of log e an absolute error of 2⁻²¹ is below
+// the rounding of z.
+__device__ float drawn_score(float z, std::uint32_t bits) {
+  return z - __logf(-logf(uniform_open(bits)));
+}
+__device__ bool passes_min_p(const SamplingParams& params, float z) {
+  return !(params.min_p > 0.0f) || expf(z) >= params.min_p;
+}
+
+// The draw by any filters. Every thread calls.
+__device__ __noinline__ int draw_from_all(const SampleArguments& a, const Scores& scores,
+                                          SampleShared& s, const SamplingParams& params,
+                                          std::uint32_t position) {
+  const float least = filter_threshold(a, scores, s, params);
+  float best_score = -INFINITY;
+  int best_draw = -1;
+  // Four draws come at once, so a thread looks at four adjacent ids.
+  for (int block = static_cast<int>(threadIdx.x); block * 4 < a.vocabulary; block += kThreads) {
+    float z[4], top = -INFINITY;
+    for (int i = 0; i < 4; ++i) {
+      z[i] = block * 4 + i < a.vocabulary ? scores(block * 4 + i) : -INFINITY;
+      top = fmaxf(top, z[i]);
+    }
+    if (!(top >= least) || top == -INFINITY) continue;
+    const Philox4 bits = sampling_bits(params.seed, position, static_cast<std::uint32_t>(block));
+    for (int i = 0; i < 4; ++i) {
+      if (!(z[i] >= least) || z[i] == -INFINITY || !passes_min_p(params, z[i])) continue;
+      const float score = drawn_score(z[i], bits.word[i]);
+      if (best_draw < 0 || score > best_score) best_score = score, best_draw = block * 4 + i;
+    }
+  }
+  return block_argmax(s, best_score, best_draw);
+}
+
+// Whether top-p keeps a listed score, whose place in the list is threadIdx.x: whether the mass
+// above it falls short of the goal. `kept` says whether top-k does. Every thread calls.
+__device__ __noinline__ bool passes_top_p(SampleShared& s, float top_p, float z, bool kept) {
+  const Mass own = kept ? mass_of(z) : 0;
+  const Mass total = block_reduce(own, s.reduce_mass, Mass{0}, SumOp{});
+  const double share = static_cast<double>(top_p) * static_cast<double>(total);
+  const Mass goal = min(total, max(Mass{1}, static_cast<Mass>(ceil(share))));
+  Mass above = 0;  // of one that top-k keeps all above it are kept
+  for (int i = 0; kept && i < s.listed; ++i) above += s.list[i] > z ? mass_of(s.list[i]) : 0;
+  return kept && above < goal;
+}
+
+// Lists the scores of bins up to `bin`. Every thread calls.
+__device__ void list_scores(const SampleArguments& a, const Scores& scores, SampleShared& s,
+                            int bin) {
+  // No logit of these bins is below the edge: a bin more than enough covers the rounding of scores.
+  const float reach = scores.temperature * (static_cast<float>(bin + 2) * (kRange / kBins));
+  const float edge = bin + 1 < kBins ? scores.greatest - reach : -INFINITY;
+  const auto take = [&](int id) {
+    const float z = scores(id);
+    if (bin_of(z) > bin) return;
+    const int at = atomicAdd(&s.listed, 1);
+    if (at < kList) s.list[at] = z, s.list_id[at] = id;
+  };
+  const int vectors = scores.cache != nullptr ? a.vocabulary / 4 : 0;
+#pragma unroll 1
+  for (int i = static_cast<int>(threadIdx.x); i < vectors; i += kThreads) {
+    const float4 four = reinterpret_cast<const float4*>(scores.cache)[i];
+    if (fmaxf(fmaxf(four.x, four.y), fmaxf(four.z, four.w)) < edge) continue;
+#pragma unroll 1
+    for (int id = 4 * i; id < 4 * i + 4; ++id) take(id);
+  }
+#pragma unroll 4
+  for (int id = 4 * vectors + static_cast<int>(threadIdx.x); id < a.vocabulary; id += kThreads) {
+    if (scores.logit(id) >= edge) take(id);
+  }
+}
+
+// The first bin that, with those before it, holds `goal` of the threads' own scores; the last one
+// where there are fewer. Every thread calls.
+__device__ int find_own_bin(float z, int goal) {
+  const int own = bin_of(z);
+  int low = 0, high = kBins - 1;
+#pragma unroll 1
+  while (low < high) {
+    const int middle = (low + high) / 2;
+    const bool reached = __syncthreads_count(own <= middle ? 1 : 0) >= goal;
+    low = reached ? low : middle + 1;
+    high = reached ? middle : high;
+  }
+  return low;
+}
+
+// The draw by a top-k of few and any other filters, or −1 where too many scores would have to be
+// listed. `own_greatest` is the greatest of the penalised logits that are the thread's and no
+// other's, −∞ where there is none; s.listed is 0. Every thread calls.
+__device__ int draw_from_few(const SampleArguments& a, const Scores& scores, SampleShared& s,
+                             const SamplingParams& params, std::uint32_t position,
+                             float own_greatest) {
+  const int tid = static_cast<int>(threadIdx.x);
+  list_scores(a, scores, s, find_own_bin(scores.score(own_greatest), params.top_k));
+  __syncthreads();  // the list is complete, in any order
+  const int listed = s.listed;
+  if (listed > kList) return -1;
+  const float z = tid < listed ? s.list[tid] : -INFINITY;
+  int above = 0;
+#pragma unroll 4
+  for (int i = 0; i < listed; ++i) above += s.list[i] > z ? 1 : 0;
+  bool kept = tid < listed && above < params.top_k;
+  if (params.top_p < 1.0f) kept = passes_top_p(s, params.top_p, z, kept);
+  float score = -INFINITY;
+  int id = -1;
+  if (kept && passes_min_p(params, z)) {
+    id = s.list_id[tid];
+    const Philox4 bits = sampling_bits(params.seed, position, static_cast<std::uint32_t>(id) / 4);
+    const int word = id % 4;
+    score = drawn_score(z, word < 2 ? (word == 0 ? bits.word[0] : bits.word[1])
+                                    : (word == 2 ? bits.word[2] : bits.word[3]));
+  }
+  return block_argmax(s, score, id);
+}
+
+// What a thread has seen of the logits that it alone reads.
+struct OwnLogits {
+  float greatest = -INFINITY;
+  bool broken = false;  // NaN or infinite
+
+  __device__ void add(float logit) {
+    broken |= !(fabsf(logit) <= FLT_MAX);
+    greatest = fmaxf(greatest, logit);
+  }
+};
+
+// Reads the logits, into the cache where there is one.
+__device__ OwnLogits read_logits(const SampleArguments& a, float* cache) {
+  constexpr int kDepth = 8;  // loads of 16 bytes in flight
+  const int tid = static_cast<int>(threadIdx.x), vectors = a.vectors ? a.vocabulary / 4 : 0;
+  OwnLogits own;
+#pragma unroll 1
+  for (int first = tid; first < vectors; first += kDepth * kThreads) {
+    float4 four[kDepth];
+#pragma unroll
+    for (int i = 0; i < kDepth; ++i) {
+      const int at = first + i * kThreads;
+      if (at < vectors) four[i] = reinterpret_cast<const float4*>(a.logits)[at];
+    }
+#pragma unroll
+    for (int i = 0; i < kDepth; ++i) {
+      const int at = first + i * kThreads;
+      if (at >= vectors) break;
+      if (cache != nullptr) reinterpret_cast<float4*>(cache)[at] = four[i];
+      own.add(four[i].x), own.add(four[i].y), own.add(four[i].z), own.add(four[i].w);
+    }
+  }
+#pragma unroll 1
+  for (int id = 4 * vectors + tid; id < a.vocabulary; id += kThreads) {
+    const float logit = a.logits[id];
+    if (cache != nullptr) cache[id] = logit;
+    own.add(logit);
+  }
+  return own;
+}
+
+// Penalises the cached logits; returns the greatest of the thread's own. Every thread calls.
+__device__ __noinline__ float penalise(const SampleArguments& a, const Scores& scores) {
+  __syncthreads();  // all logits are in the cache
+  float greatest = -INFINITY;
+  for (int id = static_cast<int>(threadIdx.x); id < a.vocabulary; id += kThreads) {
+    const float logit =
+        scores.penalised(id, scores.cache != nullptr ? scores.cache[id] : a.logits[id]);
+    if (scores.cache != nullptr) scores.cache[id] = logit;
+    greatest = fmaxf(greatest, logit);
+  }
+  return greatest;
+}
+
+// The lowest id of the greatest penalised logit. Every thread calls.
+__device__ __noinline__ int greedy(const SampleArguments& a, const Scores& scores,
+                                   SampleShared& s) {
+  int found = -1;
+  for (int id = static_cast<int>(threadIdx.x); found < 0 && id < a.vocabulary; id += kThreads) {
+    if (scores.logit(id) == scores.greatest) found = id;
+  }
+  return block_argmax(s, scores.greatest, found);
 }
 
 __global__ void __launch_bounds__(kThreads, 1) sample_kernel(const SampleArguments a) {
   extern __shared__ uint4 dynamic_shared[];
   SampleShared& s = *reinterpret_cast<SampleShared*>(dynamic_shared);
-  const int tid = static_cast<int>(threadIdx.x);
+  if (threadIdx.x == 0) s.listed = 0;
   pdl_launch_dependents();
   pdl_wait();
   const SamplingParams params = *a.params;
+  const int position = *a.position + a.advance;
   float* cache = a.cached ? reinterpret_cast<float*>(&s + 1) : nullptr;
   Scores scores{a, cache, params.temperature, params.repetition_penalty, 0.0f};
 
-  // Scores once, with the maximum and the check for NaN and infinity (of the logits as they came).
-  float best = -INFINITY;
-  int best_id = 0;
-  std::uint32_t broken = 0;
-#pragma unroll 4
-  for (int id = tid; id < a.vocabulary; id += kThreads) {
-    const float logit = a.logits[id];
-    broken |= isfinite(logit) ? 0u : 1u;
-    const float z = scores.penalised(id, logit);
-    if (cache != nullptr) cache[id] = z;
-    if (z > best) best = z, best_id = id;
-  }
-  scores.greatest = block_reduce(best, s.reduce_float, -INFINITY, MaxOp{});
-  broken = static_cast<std::uint32_t>(__syncthreads_or(static_cast<int>(broken)));
+  OwnLogits own = read_logits(a, cache);
+  if (params.repetition_penalty != 1.0f) own.greatest = penalise(a, scores);
+  constexpr std::uint32_t kBroken = 0xffffffffu;  // above the key of every number
+  const std::uint32_t key = block_max(s, 0, own.broken ? kBroken : order_key(own.greatest));
+  scores.greatest = from_order_key(key);
 
   int id = 0;
-  if (broken != 0) {
-    id = 0;
-  } else if (params.temperature <= 0.0f) {
-    id = block_argmax(s, best, best_id);
-  } else {
-    if (cache != nullptr) {
-#pragma unroll 4
-      for (int i = tid; i < a.vocabulary; i += kThreads) cache[i] = scores.score(cache[i]);
-      __syncthreads();  // from penalised logits to scores
+  if (key != kBroken && params.temperature <= 0.0f) {
+    id = greedy(a, scores, s);
+  } else if (key != kBroken) {
+    const auto at = static_cast<std::uint32_t>(position);
+    id = -1;
+    if (params.top_k > 0 && params.top_k <= kFew && params.top_k < a.vocabulary) {
+      id = draw_from_few(a, scores, s, params, at, own.greatest);
     }
-    const float least = filter_threshold(a, scores, s, params);
-    const auto position = static_cast<std::uint32_t>(*a.position + a.advance);
-    float best_score = -INFINITY;
-    int best_draw = 0;
-    // Four draws come at once, so a thread looks at four adjacent ids.
-    for (int block = tid; block * 4 < a.vocabulary; block += kThreads) {
-      float z[4];
-      if (cache != nullptr && block * 4 + 3 < a.vocabulary) {
-        const float4 four = reinterpret_cast<const float4*>(cache)[block];
-        z[0] = four.x, z[1] = four.y, z[2] = four.z, z[3] = four.w;
-      } else {
-        for (int i = 0; i < 4; ++i) {
-          z[i] = block * 4 + i < a.vocabulary ? scores(block * 4 + i) : -INFINITY;
-        }
-      }
-      const float top = fmaxf(fmaxf(z[0], z[1]), fmaxf(z[2], z[3]));
-      if (!(top >= least) || top == -INFINITY) continue;
-      const Philox4 bits = sampling_bits(params.seed, position, static_cast<std::uint32_t>(block));
-      for (int i = 0; i < 4; ++i) {
-        if (!(z[i] >= least) || (params.min_p > 0.0f && !(expf(z[i]) >= params.min_p))) continue;
-        // log(p ÷ e) orders like p ÷ e and does not underflow. e itself needs the accurate
-        // logarithm (u close to 1 decides); of log e an absolute error of 2⁻²¹ is below the
-        // rounding of z.
-        const float score = z[i] - __logf(-logf(uniform_open(bits.word[i])));
-        if (score > best_score) best_score = score, best_draw = block * 4 + i;
-      }
-    }
-    id = block_argmax(s, best_score, best_draw);
+    if (id < 0) id = draw_from_all(a, scores, s, params, at);
   }
-  if (tid == 0) {
+  if (threadIdx.x == 0) {
+    int* sampled = a.sampled + 2 * (position % a.places);
+    sampled[0] = id;
+    sampled[1] = key == kBroken ? 1 : 0;
     a.next_ids[0] = id;
     a.seen[id] = 1;
-    *a.position += a.advance;
-    a.sampled[0] = id;
-    a.sampled[1] = broken != 0 ? 1 : 0;
+    *a.position = position;
   }
 }
 
@@ -295,9 +460,12 @@ void sample(CudaContext& context, const SampleCall& call) {
   a.sampled = call.sampled.as<int>();
   a.vocabulary = static_cast<int>(call.logits.size(0));
   a.advance = call.advance;
-  const std::size_t scores = static_cast<std::size_t>(call.logits.size(0)) * sizeof(float);
-  a.cached = sizeof(SampleShared) + scores <= context.arch().shared_bytes;
-  launch(context, sample_kernel, 1, kThreads, sizeof(SampleShared) + (a.cached ? scores : 0), a);
+  a.places = static_cast<int>(call.sampled.size(0) / 2);
+  const std::size_t cache =
+      (static_cast<std::size_t>(call.logits.size(0)) + 3) / 4 * sizeof(float4);
+  a.cached = sizeof(SampleShared) + cache <= context.arch().shared_bytes;
+  a.vectors = is_vector_aligned(call.logits);
+  launch(context, sample_kernel, 1, kThreads, sizeof(SampleShared) + (a.cached ? cache : 0), a);
 }
 
 }  // namespace engine::cuda

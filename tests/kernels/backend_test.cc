@@ -191,17 +191,18 @@ TEST_CASE("backend: an upload's errors surface and leave the backend usable") {
 
 TEST_CASE("backend: readbacks come in order, each as of its push") {
   on_every_backend([](Backend& backend) {
-    Guarded counter(backend, DType::kF32, {1, 2}, Values{0, 10});
+    Guarded counters(backend, DType::kF32, {3, 2}, Values{0, 0, 0, 0, 0, 10});
     const Guarded one(backend, DType::kF32, {1, 2}, Values{1, 2});
     const std::unique_ptr<Readback> readback = backend.readback(8, 3);
     float found[2];
     for (int round = 0; round < 4; ++round) {
       const auto base = static_cast<float>(3 * round);
+      const auto counter = [&](int i) { return counters.tensor().slice(0, i, 1); };
       for (int i = 0; i < 3; ++i) {
-        backend.ops().add({.out = counter, .a = counter, .b = one});
-        readback->push(counter);
+        backend.ops().add({.out = counter(i), .a = counter((i + 2) % 3), .b = one});
+        readback->push(counter(i));
       }
-      expect_error(ErrorKind::kInternal, "a fourth of three", [&] { readback->push(counter); });
+      expect_error(ErrorKind::kInternal, "a fourth of three", [&] { readback->push(counter(0)); });
       for (int i = 1; i <= 3; ++i) {
         readback->pop(found);
         CHECK(found[0] == base + static_cast<float>(i));
@@ -214,7 +215,7 @@ TEST_CASE("backend: readbacks come in order, each as of its push") {
       readback->push(wide);
     });
     // A smaller result than it was made for.
-    readback->push(counter.tensor().slice(1, 1, 1));
+    readback->push(counters.tensor().slice(0, 2, 1).slice(1, 1, 1));
     readback->pop(found);
     CHECK(found[0] == 34.0f);
   });

@@ -285,6 +285,62 @@ TEST_CASE("sample: prepares the next step") {
   });
 }
 
+TEST_CASE("sample: a token's place among several is its position's") {
+  on_every_backend([](Backend& backend) {
+    const Values logits = random_logits(97, 79);
+    const SamplingParams params{.temperature = 0.0f};
+    Values raw(sizeof(params));
+    for (std::size_t i = 0; i < raw.size(); ++i) {
+      raw[i] = static_cast<double>(reinterpret_cast<const unsigned char*>(&params)[i]);
+    }
+    const Guarded logits_tensor(backend, DType::kF32, {97}, logits);
+    const Guarded params_tensor(backend, DType::kU8, {static_cast<std::int64_t>(raw.size())}, raw);
+    Guarded seen(backend, DType::kU8, {97}, Values(97, 0.0)), next(backend, DType::kI32, {1});
+    Guarded position(backend, DType::kI32, {1}, Values{8});
+    Guarded sampled(backend, DType::kI32, {6}, Values(6, -7.0));
+    backend.ops().sample({.logits = logits_tensor,
+                          .params = params_tensor,
+                          .seen = seen,
+                          .position = position,
+                          .next_ids = next,
+                          .sampled = sampled,
+                          .advance = 3});  // 11 % 3 = 2
+    const auto best = std::max_element(logits.begin(), logits.end()) - logits.begin();
+    CHECK(sampled.get("sampled") == Values{-7, -7, -7, -7, static_cast<double>(best), 0});
+  });
+}
+
+TEST_CASE("sample: top-k is exact whether its scores are few, equal, in one thread or far below") {
+  on_every_backend([](Backend& backend) {
+    constexpr std::int64_t kVocabulary = 8197;  // no multiple of four
+    const Values spread = random_logits(kVocabulary, 81);
+    Values bunched = spread, steps = spread, far = spread;
+    // One vector of four in 4096 belongs to a thread: give some of them all that is great.
+    for (std::size_t i = 0; i < bunched.size(); ++i) {
+      if (i / 4 % 1024 < 3) bunched[i] += 40.0;
+      steps[i] = std::floor(spread[i]);     // thousands of ties
+      far[i] = i == 77 ? 90.0 : spread[i];  // all others in the last bin
+    }
+    for (const Values& logits : {spread, bunched, steps, far}) {
+      const std::vector<std::uint8_t> seen = every_third_seen(logits);
+      for (const std::int32_t top_k : {1, 5, 200, 512, 513, 2000, 8196}) {
+        for (const float top_p : {1.0f, 0.6f}) {
+          const SamplingParams params = {
+              .temperature = 1.0f, .top_p = top_p, .repetition_penalty = 1.1f, .top_k = top_k};
+          std::vector<Draw> draws(24, {params, 0});
+          for (std::size_t i = 0; i < draws.size(); ++i) {
+            draws[i].params.seed = 7 + i;
+            draws[i].position = static_cast<std::int32_t>(i);
+          }
+          const Drawn drawn = draw(backend, logits, seen, draws);
+          const int compared = check_exact_tokens("top-k", logits, seen, draws, drawn, 1);
+          CHECK_MESSAGE(compared >= 20, "top-k ", top_k, " top-p ", top_p, ": ", compared);
+        }
+      }
+    }
+  });
+}
+
 TEST_CASE("sample: any non-zero history byte counts as seen") {
   on_every_backend([](Backend& backend) {
     Values logits(16, 0.0);

@@ -10,6 +10,7 @@
 // sums are added in a fixed order, so an op alone and an op in a recorded step give the same bits.
 // Limit: bytes of weights and cache, read once. Shared memory: the ring, x of the present stage,
 // StepShared. Blocks wait for each other, so all must be resident: the launch is cooperative.
+#include "kernels/cuda/device/pdl.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/step/fill.cuh"
 #include "kernels/cuda/step/launch_step.h"
@@ -118,6 +119,7 @@ __global__ void __launch_bounds__(kStepThreads, 1)
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   StepShared& b = step_shared();
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
+  pdl_launch_dependents();
   if (threadIdx.x == 0) begin_block(b, launch);
   __syncthreads();
   if (warp == 1) {

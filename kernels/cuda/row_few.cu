@@ -78,7 +78,10 @@ __global__ void __launch_bounds__(kThreads, 1) row_few_kernel(const RowProduct p
   char* x_rows = reinterpret_cast<char*>(shared);
   auto* sums = reinterpret_cast<float*>(x_rows + p.row_tile * pitch);
   const int pieces = (row_bytes + kPiece - 1) / kPiece;
-  const int steps = (pieces - warp + kWarps - 1) / kWarps;  // of this warp, in a tile
+  // The warp's pieces of a row: kDepth adjacent ones at a time, which make whole lines of memory.
+  const auto piece_at = [&](int step) {
+    return (step / kDepth * kWarps + warp) * kDepth + step % kDepth;
+  };
   const int padded = (pieces + kWarps * kDepth - 1) / (kWarps * kDepth) * kDepth;
 
   pdl_launch_dependents();
@@ -114,7 +117,7 @@ __global__ void __launch_bounds__(kThreads, 1) row_few_kernel(const RowProduct p
     }
   };
   const auto fetch = [&](int step) {
-    const int at = (step * kWarps + warp) * kPiece;
+    const int at = piece_at(step) * kPiece;
     Piece piece{};
     if (at + lane % 4 * 16 < row_bytes) {
 #pragma unroll
@@ -181,8 +184,8 @@ __global__ void __launch_bounds__(kThreads, 1) row_few_kernel(const RowProduct p
     for (int i = 0; i < kDepth; ++i) {
       const Piece now = piece[i];
       if (wanted) piece[i] = fetch(ahead + i);
-      if (step + i >= steps) continue;
-      const int at = (step + i) * kWarps + warp;
+      const int at = piece_at(step + i);
+      if (at >= pieces) continue;
       const int k = at * (kPiece / static_cast<int>(sizeof(W))) +
                     lane % 4 * (16 / static_cast<int>(sizeof(W)));
       multiply<T, W>(sum, now, reinterpret_cast<const T*>(x_rows + row * pitch) + k);
@@ -229,7 +232,7 @@ void row_few(CudaContext& context, const RowProduct& product, DType x, QuantForm
   dispatch_float(x, [&](auto x_tag) {
     using T = typename decltype(x_tag)::type;
     const auto run = [&](auto kernel, std::size_t weight_bytes) {
-      launch(context, kernel, blocks, kThreads,
+      launch(context, Carveout::kL1, kernel, blocks, kThreads,
              row_few_shared_bytes(product.columns, weight_bytes, product.row_tile), product,
              row_few_pitch(product.columns, weight_bytes));
     };

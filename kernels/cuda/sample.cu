@@ -3,9 +3,8 @@
 // Layout: logits (V) f32. One block of 1024 threads; a score z is a penalised logit's distance from
 // the greatest ÷ temperature. Penalised logits are kept in shared memory where V fits, and made
 // anew where not. All is deterministic: counts and masses are integers (a mass is exp(z) in units
-// of 2⁻⁴⁰), so the order in which threads add them cannot show. A histogram over kBins equal steps
-// of z stands for the order of scores: a score's bin is monotone in the score, so the two never
-// disagree.
+// of 2⁻⁴⁰), so the order in which threads add them cannot show. A score's bin, one of kBins equal
+// steps of z, is monotone in the score, so bins and scores never disagree about the order.
 //   top-k of few: the bin of the k-th of the threads' own greatest scores and those above it hold
 //   at least k scores, and hardly more. These are listed, ranked among each other exactly, and
 //   drawn from. Anything else: a histogram of all scores finds the bin that a threshold is in; the

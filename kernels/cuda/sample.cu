@@ -220,11 +220,12 @@ __device__ std::uint32_t block_max(SampleShared& s, int row, std::uint32_t key) 
   return __reduce_max_sync(kFullWarp, s.reduce_key[row][lane]);
 }
 
-// The lowest id among those with the greatest value; an id below 0 has none. Every thread calls.
+// The lowest id among those with the greatest value; an id below 0 has none. Every thread calls;
+// the call of block_max before was by row 0.
 __device__ int block_argmax(SampleShared& s, float value, int id) {
-  const std::uint32_t key = id < 0 ? 0 : order_key(value), best = block_max(s, 0, key);
+  const std::uint32_t key = id < 0 ? 0 : order_key(value), best = block_max(s, 1, key);
   const std::uint32_t first =
-      block_max(s, 1, id >= 0 && key == best ? 0xffffffffu - static_cast<std::uint32_t>(id) : 0);
+      block_max(s, 0, id >= 0 && key == best ? 0xffffffffu - static_cast<std::uint32_t>(id) : 0);
   return static_cast<int>(0xffffffffu - first);
 }
 

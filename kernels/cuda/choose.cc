@@ -102,7 +102,11 @@ std::int64_t direct_threads(const CudaArch& arch, const VectorGemvProblem& probl
   if (warps <= 1) return problem.rows <= arch.sms * kVectorGemvDirectRows ? 32 : 0;
   // The ring's integer products take int8 weights faster.
   if (arch.hopper() && takes_digits(problem)) return 0;
-  return warps * 32 <= kVectorGemvRowThreads ? warps * 32 : 0;
+  // A block that has yet to be told its row's matrix waits twice for memory; of the largest too few
+  // share a multiprocessor to hide it, and the ring is faster.
+  const int most =
+      arch.hopper() && problem.slots > 0 ? kVectorGemvRowThreads / 2 : kVectorGemvRowThreads;
+  return warps * 32 <= most ? warps * 32 : 0;
 }
 
 }  // namespace
@@ -142,7 +146,7 @@ Sm90GemvPlan choose_sm90_gemv(const CudaArch& arch, const VectorGemvProblem& pro
   Sm90GemvPlan plan;
   const bool int8 = problem.weight == QuantFormat::kInt8;
   if (!arch.hopper() || !problem.aligned || direct_threads(arch, problem) > 0) return plan;
-  if (problem.norm ? int8 : !takes_digits(problem)) return plan;
+  if (int8 && (problem.norm || !takes_digits(problem))) return plan;
   if (problem.rows < 1 || problem.slots > kVectorGemvSlots) return plan;
   if (problem.columns < kSm90GemvSlice || problem.columns > kSm90GemvWarps * kSm90GemvSlice) {
     return plan;

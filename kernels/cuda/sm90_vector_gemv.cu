@@ -13,12 +13,8 @@
 // slices wait in shared memory and are added in the order of the slices: the same bits on every
 // run.
 //
-// Weights of x's own type are served behind a norm alone, for which x is in registers anyway
-// (vector_gemv.cu has what is faster without one): x is taken through (gelu and) layernorm first,
-// each row group for itself; its slices' sums meet in shared memory. The norm's parameters are
-// asked for before pdl_wait.
-#include <type_traits>
-
+// With kNorm x is first taken through (gelu and) layernorm, each row group for itself: its slices'
+// sums meet in shared memory. The norm's parameters are asked for before pdl_wait.
 #include "kernels/cuda/device/bulk.cuh"
 #include "kernels/cuda/device/digits.cuh"
 #include "kernels/cuda/device/gelu.cuh"
@@ -310,7 +306,7 @@ __device__ void multiply_stages(const VectorGemv& p, const Sm90GemvPlan& plan,
   }
 }
 
-template <typename T, typename W>
+template <typename T, typename W, bool kNorm>
 __global__ void __launch_bounds__(kThreads, 1)
     sm90_vector_gemv_kernel(const VectorGemv p, const Sm90GemvPlan plan) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
@@ -360,7 +356,7 @@ __global__ void __launch_bounds__(kThreads, 1)
                             reinterpret_cast<const char*>(shared), partial);
     }
   };
-  if constexpr (std::is_same_v<T, W>) {
+  if constexpr (kNorm) {
     __shared__ float norm_partial[2][kWarps];
     const NormParameters<T> norm(p, own);
     pdl_wait();
@@ -401,14 +397,15 @@ __global__ void __launch_bounds__(kThreads, 1)
 void sm90_vector_gemv(CudaContext& context, const VectorGemv& p, DType x, QuantFormat weight,
                       const Sm90GemvPlan& plan) {
   const bool int8 = weight == QuantFormat::kInt8, norm = p.norm_weight != nullptr;
-  ENGINE_REQUIRE(norm != int8, "sm90_vector_gemv: int8 weights behind a norm, or others without");
+  ENGINE_REQUIRE(!norm || !int8, "sm90_vector_gemv: a norm before int8 weights");
   const auto run = [&](auto kernel) {
     launch(context, kernel, to_unsigned(plan.blocks), kThreads, plan.shared_bytes, p, plan);
   };
   dispatch_float(x, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    if (norm) return run(sm90_vector_gemv_kernel<T, T>);
-    if constexpr (sizeof(T) == 2) return run(sm90_vector_gemv_kernel<T, std::int8_t>);
+    if (norm) return run(sm90_vector_gemv_kernel<T, T, true>);
+    if (!int8) return run(sm90_vector_gemv_kernel<T, T, false>);
+    if constexpr (sizeof(T) == 2) return run(sm90_vector_gemv_kernel<T, std::int8_t, false>);
     fail(ErrorKind::kInternal, "sm90_vector_gemv: int8 weights by x of type ", x);
   });
 }

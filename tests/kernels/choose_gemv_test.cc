@@ -79,6 +79,8 @@ TEST_CASE("long rows have a block each, but for int8 on Hopper, where integer pr
   CHECK(threads({.rows = 1 << 20, .columns = 4104}) == 160);
   CHECK(threads({.rows = 7, .columns = 16384}) == kVectorGemvRowThreads);
   CHECK(threads({.rows = 7, .columns = 16392}) == 0);
+  CHECK(threads({.rows = 14, .columns = 8192, .slots = 2}) == 256);
+  CHECK(threads({.rows = 14, .columns = 8200, .slots = 2}) == 0);
   CHECK(threads({.rows = 7, .columns = 4096, .x = DType::kF32, .weight = QuantFormat::kF32}) ==
         256);
   CHECK(threads({.rows = 7, .columns = 4096, .aligned = false}) == 0);
@@ -88,6 +90,7 @@ TEST_CASE("long rows have a block each, but for int8 on Hopper, where integer pr
   arch.path = CudaPath::kPortable;
   CHECK(threads({.rows = 7, .columns = 4096, .weight = kInt8}) == 64);
   CHECK(threads({.rows = 7, .columns = 4096}) == 128);
+  CHECK(threads({.rows = 14, .columns = 16384, .slots = 2}) == kVectorGemvRowThreads);
 }
 
 TEST_CASE("a vector's GEMV on Hopper cuts rows into slices, and its ring fits a multiprocessor") {
@@ -126,6 +129,7 @@ TEST_CASE("a vector's GEMV on Hopper cuts rows into slices, and its ring fits a 
   constexpr QuantFormat kInt8 = QuantFormat::kInt8;
   CHECK(serves({.columns = 4096, .weight = kInt8}));
   CHECK(serves({.columns = 14336, .norm = true}));
+  CHECK(serves({.columns = 16384, .slots = 2}));
   CHECK_FALSE(serves({.columns = 4096}));
   CHECK_FALSE(serves({.columns = 14336, .weight = kInt8, .norm = true}));
   CHECK_FALSE(serves({.columns = 512, .weight = kInt8}));

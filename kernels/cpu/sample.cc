@@ -35,16 +35,18 @@ struct Candidates {
   // Calls f(id, logit) for every candidate, in the order of ids.
   template <typename F>
   void each(const F& f) const {
-    const auto vocabulary = static_cast<std::int32_t>(logits.size());
-    for (std::int32_t id = 0; ids.empty() && id < vocabulary; ++id) f(id, logits[to_index(id)]);
-    for (const std::int32_t id : ids) f(id, logits[to_index(id)]);
+    if (ids.empty()) {
+      for (std::size_t id = 0; id < logits.size(); ++id)
+        f(static_cast<std::int32_t>(id), logits[id]);
+    } else {
+      for (const std::int32_t id : ids) f(id, logits[static_cast<std::size_t>(id)]);
+    }
   }
   // Probability relative to the most probable id.
   double weight(float l) const {
     return std::exp((static_cast<double>(l) - static_cast<double>(highest)) /
                     static_cast<double>(params.temperature));
   }
-  static std::size_t to_index(std::int32_t id) { return static_cast<std::size_t>(id); }
 };
 
 bool all_finite(std::span<const float> values) {
@@ -70,17 +72,18 @@ std::vector<float> penalised(std::span<const float> logits, const std::uint8_t* 
 // The maxima of groups of adjacent ids.
 std::vector<float> group_maxima(std::span<const float> logits) {
   constexpr std::size_t kGroup = 16;
+  // From a float's bits to an integer of the same order, and back. Maxima of signed integers the
+  // compiler takes by vectors.
+  const auto ordered = [](std::int32_t bits) { return bits ^ (bits >> 31 & 0x7fffffff); };
   std::vector<float> maxima;
   maxima.reserve(logits.size() / kGroup + 1);
   for (std::size_t first = 0; first < logits.size(); first += kGroup) {
     const auto group = logits.subspan(first, std::min(kGroup, logits.size() - first));
-    // As integers of the same order, whose maximum the compiler takes by vectors.
     std::int32_t most = std::numeric_limits<std::int32_t>::min();
     for (const float value : group) {
-      const auto bits = std::bit_cast<std::int32_t>(value);
-      most = std::max(most, bits ^ (bits >> 31 & 0x7fffffff));
+      most = std::max(most, ordered(std::bit_cast<std::int32_t>(value)));
     }
-    maxima.push_back(std::bit_cast<float>(most ^ (most >> 31 & 0x7fffffff)));
+    maxima.push_back(std::bit_cast<float>(ordered(most)));
   }
   return maxima;
 }

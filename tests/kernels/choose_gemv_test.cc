@@ -112,6 +112,11 @@ TEST_CASE("a vector's GEMV on Hopper cuts rows into slices, and its ring fits a 
   CHECK(few.slices == 3);
   CHECK(few.row_groups == 4);  // as many as a block has rows
   CHECK(few.stages == 1);
+  const Sm90GemvPlan normed = choose_sm90_gemv(arch, {.rows = 1024, .columns = 2000, .norm = true});
+  CHECK(normed.serves);
+  CHECK(normed.slices == 2);
+  CHECK(normed.row_groups == 8);
+  CHECK(normed.stages == 1);
   const Sm90GemvPlan middle = plan(4096, QuantFormat::kInt8);
   CHECK(middle.slices == 4);
   CHECK(middle.row_groups == 4);

@@ -39,6 +39,13 @@ inline std::vector<std::uint8_t> bytes_of(const Values& values) {
   return bytes;
 }
 
+// The bytes of parameters, as a tensor takes them.
+inline Values values_of(const SamplingParams& params) {
+  std::uint8_t raw[sizeof(params)];
+  std::memcpy(raw, &params, sizeof(raw));
+  return {std::begin(raw), std::end(raw)};
+}
+
 // Every draw has its own parameters, position, history (a copy of `seen`) and results, in rows of a
 // few tensors; one read at the end.
 inline Drawn draw(Backend& backend, const Values& logits, const std::vector<std::uint8_t>& seen,
@@ -47,9 +54,8 @@ inline Drawn draw(Backend& backend, const Values& logits, const std::vector<std:
   const auto vocabulary = static_cast<std::int64_t>(logits.size());
   Values params, positions, history;
   for (const Draw& d : draws) {
-    std::uint8_t raw[sizeof(SamplingParams)];
-    std::memcpy(raw, &d.params, sizeof(raw));
-    params.insert(params.end(), std::begin(raw), std::end(raw));
+    const Values own = values_of(d.params);
+    params.insert(params.end(), own.begin(), own.end());
     positions.push_back(d.position);
     history.insert(history.end(), seen.begin(), seen.end());
   }

@@ -289,10 +289,7 @@ TEST_CASE("sample: a token's place among several is its position's") {
   on_every_backend([](Backend& backend) {
     const Values logits = random_logits(97, 79);
     const SamplingParams params{.temperature = 0.0f};
-    Values raw(sizeof(params));
-    for (std::size_t i = 0; i < raw.size(); ++i) {
-      raw[i] = static_cast<double>(reinterpret_cast<const unsigned char*>(&params)[i]);
-    }
+    const Values raw = values_of(params);
     const Guarded logits_tensor(backend, DType::kF32, {97}, logits);
     const Guarded params_tensor(backend, DType::kU8, {static_cast<std::int64_t>(raw.size())}, raw);
     Guarded seen(backend, DType::kU8, {97}, Values(97, 0.0)), next(backend, DType::kI32, {1});
@@ -368,10 +365,7 @@ TEST_CASE("sample: a chain of replayed steps draws what eager steps draw") {
     const std::int64_t vocabulary = 101;
     const Values logits = random_logits(vocabulary, 80);
     SamplingParams params{.seed = 42, .temperature = 1.0f, .repetition_penalty = 1.4f, .top_k = 40};
-    Values raw(sizeof(params));
-    for (std::size_t i = 0; i < raw.size(); ++i) {
-      raw[i] = static_cast<double>(reinterpret_cast<const unsigned char*>(&params)[i]);
-    }
+    const Values raw = values_of(params);
     const Guarded logits_tensor(backend, DType::kF32, {vocabulary}, logits);
     const Guarded params_tensor(backend, DType::kU8, {static_cast<std::int64_t>(raw.size())}, raw);
     std::vector<double> ids[2];

@@ -95,6 +95,12 @@ __device__ int bin_of(float z) {
 
 __device__ Mass mass_of(float z) { return static_cast<Mass>(expf(z) * 0x1p40f); }
 
+// The mass that top-p has to keep of `total`: at least the first score's, at most all.
+__device__ Mass top_p_goal(float top_p, const Mass& total) {
+  const double share = static_cast<double>(top_p) * static_cast<double>(total);
+  return min(total, max(Mass{1}, static_cast<Mass>(ceil(share))));
+}
+
 // The first bin whose running total of `value(bin)` reaches `goal` goes to s.bin, the total before
 // it to s.above. The grand total must reach the goal. Every thread calls.
 template <typename F>
@@ -200,9 +206,7 @@ __device__ float filter_threshold(const SampleArguments& a, const Scores& scores
       total += mass;
     }
     total = block_reduce(total, s.reduce_mass, Mass{0}, SumOp{});
-    // At least the first score is kept, at most all.
-    const double share = static_cast<double>(params.top_p) * static_cast<double>(total);
-    const Mass goal = min(total, max(Mass{1}, static_cast<Mass>(ceil(share))));
+    const Mass goal = top_p_goal(params.top_p, total);
     find_bin(s, goal, [&](int bin) { return s.mass[bin]; });
     least = fmaxf(least,
                   find_threshold(a, scores, s, goal, least, [&](float z) { return mass_of(z); }));
@@ -269,8 +273,7 @@ __device__ __noinline__ int draw_from_all(const SampleArguments& a, const Scores
 __device__ __noinline__ bool passes_top_p(SampleShared& s, float top_p, float z, bool kept) {
   const Mass own = kept ? mass_of(z) : 0;
   const Mass total = block_reduce(own, s.reduce_mass, Mass{0}, SumOp{});
-  const double share = static_cast<double>(top_p) * static_cast<double>(total);
-  const Mass goal = min(total, max(Mass{1}, static_cast<Mass>(ceil(share))));
+  const Mass goal = top_p_goal(top_p, total);
   Mass above = 0;  // of one that top-k keeps all above it are kept
   for (int i = 0; kept && i < s.listed; ++i) above += s.list[i] > z ? mass_of(s.list[i]) : 0;
   return kept && above < goal;

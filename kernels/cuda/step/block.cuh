@@ -59,7 +59,7 @@ struct alignas(128) StepShared {
   AttentionItem item;  // of this block
   StepPlace places[kStepWarps];
   union {                                      // of the stage that uses it
-    float logits[kStepMaxExperts];             // kMoeUp
+    float logits[kStepMaxExperts];             // kMoeUp; or each warp's shares of them
     float open[kStepMaxOpenTiles][kStepRows];  // kMoeDown: sums over the experts so far
     struct {  // kAttention: q of the item, and this step's own key and value
       alignas(16) char queries[kStepHeadTile][2 * kStepMaxHeadSize];
@@ -157,8 +157,9 @@ struct StepConsumer {
 };
 
 // Named barriers of the warps that compute: all of them wait, or, from kStepSummedBarrier on, one
-// waits for the sums that the others leave in a buffer.
+// waits for what the others leave: the sums of a tile in a buffer, or their shares of the logits.
 inline constexpr int kStepConsumersBarrier = 1, kStepSummedBarrier = 2;
+inline constexpr int kStepLogitsBarrier = kStepSummedBarrier + kStepPartials;
 __device__ inline void consumers_sync() {
   partial_barrier<kStepConsumersBarrier, kStepConsumers>();
 }

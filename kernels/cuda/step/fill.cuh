@@ -211,7 +211,7 @@ __device__ void fill_stage(StepFiller& f, StepShared& b, const StepStage& stage)
     case StepKind::kAttention:
       return fill_attention<T>(f, b, stage);
     case StepKind::kMoeUp: {
-      fill_router<T>(f, stage);
+      if (!stage.holds_router) fill_router<T>(f, stage);
       mbarrier_wait(shared_address(&b.routed), f.routes++ & 1);
       return fill_product<T>(f, b, stage);
     }

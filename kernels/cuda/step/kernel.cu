@@ -45,9 +45,14 @@ __device__ void run_stage(StepShared& b, const StepStage& stage) {
       return stage.int8_weight ? run_product_stage<T, int>(stage)
                                : run_product_stage<T, float>(stage);
     case StepKind::kMoeUp:
-      prepare_operand<T>(stage, 0);
-      stamp(b, 2);
-      run_router<T>();
+      if (stage.holds_router) {
+        stage.int8_weight ? prepare_and_route<T, true>() : prepare_and_route<T, false>();
+        stamp(b, 2);
+      } else {
+        prepare_operand<T>(stage, 0);
+        stamp(b, 2);
+        run_router<T>();
+      }
       return stage.int8_weight ? run_product<T, int>() : run_product<T, float>();
     case StepKind::kMoeDown:
       return stage.int8_weight ? run_moe_down<T, int>() : run_moe_down<T, float>();

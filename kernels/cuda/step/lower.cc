@@ -318,6 +318,7 @@ bool lower_call(const CudaArch& arch, const MoeFeedForwardCall& call, Workspace 
   up.router = call.router.data;
   up.experts = narrow(call.experts);
   up.top_k = narrow(call.top_k);
+  up.holds_router = width <= kStepConsumers * 8 && call.experts <= kStepHeldExperts;
   StepStage down = product(call.down, inner.data, call.x.data);
   down.kind = StepKind::kMoeDown;
   down.rows = narrow(width);

@@ -7,8 +7,9 @@
 
 namespace engine::cuda {
 
-// Logits of all experts and the choice among them, into shared memory; tells the warp that fills.
-// x is ready, with its values. Every thread that computes calls.
+// Logits of all experts, of whose router the ring has the rows, and the choice among them, into
+// shared memory; tells the warps that fill. x is ready, with its values. Every thread that computes
+// calls.
 template <typename T>
 __device__ __noinline__ void run_router() {
   StepShared& b = step_shared();
@@ -31,6 +32,76 @@ __device__ __noinline__ void run_router() {
   }
   consumers_sync();  // the choice is known
   c.leave(b);
+}
+
+// A warp's part of a router of up to kStepHeldExperts rows, in registers: the columns that meet the
+// elements of x which its lanes prepare, a vector each. Rows as in step/product.cuh.
+template <typename T>
+struct RouterPart {
+  static constexpr int kBytes = 32 * 16, kSteps = kBytes / 64;
+  static_assert(kStepHeldExperts == 8, "a lane in four has a row");
+  uint4 row[kSteps];
+  int first, bytes;  // where the lane's begins within a row, and how much of it is behind that
+
+  __device__ explicit RouterPart(const StepStage& stage) {
+    const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
+    const int row_bytes = stage.columns * static_cast<int>(sizeof(T)), expert = lane / 4;
+    first = warp * kBytes + lane % 4 * 16;
+    bytes = row_bytes - first;
+    const char* source = static_cast<const char*>(stage.router) + expert * row_bytes + first;
+#pragma unroll
+    for (int i = 0; i < kSteps; ++i) {
+      const bool exists = expert < stage.experts && i * 64 < bytes;
+      row[i] = exists ? load_vector(source + i * 64) : make_uint4(0, 0, 0, 0);
+    }
+  }
+  // Times the warp's values of x, at shared address `x`; every fourth lane has its expert's sum.
+  __device__ float times(std::uint32_t x) const {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    const std::uint32_t column = x + static_cast<std::uint32_t>(first + lane / 4 % 2 * 8);
+    float sums[2][4] = {};
+#pragma unroll
+    for (int i = 0; i < kSteps; ++i) {
+      uint2 value = make_uint2(0, 0);
+      if (i * 64 < bytes) value = load_shared_pair(column + static_cast<std::uint32_t>(i * 64));
+      multiply<T>(sums[i % 2], row[i], value);
+    }
+    return (sums[0][0] + sums[1][0]) + (sums[0][3] + sums[1][3]);
+  }
+};
+
+// x of a stage whose router the warps hold, and the choice: it is known, to the warps that fill,
+// before x has its digits. Every thread that computes calls.
+template <typename T, bool kInt8>
+__device__ __noinline__ void prepare_and_route() {
+  StepShared& b = step_shared();
+  const StepStage& stage = present_stage(b);
+  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
+  OperandVectors<T, 1, true> x(b, stage, 0);
+  const RouterPart<T> router(stage);
+  x.await([] { return false; });
+  stamp(b, 1);
+  const float largest = x.template normalise<kInt8>(b, stage);
+  x.store_values(b, stage);
+  __syncwarp();  // the warp's elements of x are there
+  const float share = router.times(shared_address(StepOperand<T>(b.x_area, stage).values));
+  if (lane % 4 == 0) b.logits[warp * kStepHeldExperts + lane / 4] = share;
+  if (warp != 0) {
+    named_barrier_arrive(kStepLogitsBarrier, kStepConsumers);
+  } else {
+    named_barrier_sync(kStepLogitsBarrier, kStepConsumers);
+    float logit = 0.0f;
+#pragma unroll
+    for (int w = 0; w < kStepWarps; ++w) {
+      logit += b.logits[w * kStepHeldExperts + lane % kStepHeldExperts];
+    }
+    if (lane >= stage.experts) logit = -CUDART_INF_F;
+    route_lanes(logit, stage.experts, stage.top_k, b.chosen, b.share, [&] {
+      __syncwarp();
+      if (lane == 0) mbarrier_arrive(shared_address(&b.routed));
+    });
+  }
+  x.template store<kInt8, true>(b, stage, largest);
 }
 
 // x += Σ_s w_s · inner_s · Wdown_sᵀ, expert after expert.

@@ -205,8 +205,19 @@ struct OperandVectors {
     return 0.0f;
   }
 
-  // Into shared memory, where x is complete behind this.
-  template <bool kInt8>
+  // The values into shared memory, in the order of the product.
+  __device__ void store_values(const StepShared& b, const StepStage& stage) const {
+    const int tid = static_cast<int>(threadIdx.x);
+    const StepOperand<T> operand(b.x_area, stage);
+#pragma unroll
+    for (int i = 0; i < kHeld; ++i) {
+      const int v = tid + i * kStepConsumers;
+      if (v < stage.columns / 8) store_vector(operand.values + v * 8, operand_order(value[i]));
+    }
+  }
+
+  // Into shared memory, where x is complete behind this; with kStored its values are there already.
+  template <bool kInt8, bool kStored = false>
   __device__ void store(StepShared& b, const StepStage& stage, float largest) const {
     const int tid = static_cast<int>(threadIdx.x), vectors = stage.columns / 8;
     const StepOperand<T> operand(b.x_area, stage);
@@ -216,7 +227,7 @@ struct OperandVectors {
       b.tiny = digit_scale.tiny;
     }
     T* normed = kNormed ? normed_of<T>(b, stage) : nullptr;
-    const bool wants_values = !kInt8 || has_values(stage);
+    const bool wants_values = !kStored && (!kInt8 || has_values(stage));
 #pragma unroll
     for (int i = 0; i < kHeld; ++i) {
       const int v = tid + i * kStepConsumers;

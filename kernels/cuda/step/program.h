@@ -38,11 +38,12 @@ enum class StepEpilogue : std::uint8_t {
 struct alignas(16) StepStage {
   StepKind kind = StepKind::kProduct;
   StepEpilogue epilogue = StepEpilogue::kStore;
-  bool int8_weight = false;  // else of the program's element type T
-  bool by_eight = false;     // rows, and their scales, exist and are aligned by eights
-  bool f32_out = false;      // kStore: out and residual are f32, else T
-  bool stores_out = true;    // else a later stage overwrites out, and the exchange alone gets it
-  bool begins_early = true;  // a product: warps take their first parts before x is there
+  bool int8_weight = false;   // else of the program's element type T
+  bool by_eight = false;      // rows, and their scales, exist and are aligned by eights
+  bool f32_out = false;       // kStore: out and residual are f32, else T
+  bool stores_out = true;     // else a later stage overwrites out, and the exchange alone gets it
+  bool begins_early = true;   // a product: warps take their first parts before x is there
+  bool holds_router = false;  // kMoeUp: the warps that compute hold it, and the ring has none of it
   // Tiles of kStepRows rows that the stage is cut into; block b has those that
   // step_first_tile gives, and every `blocks`-th from there. kEmbed and kNorm: 1. kAttention: 0.
   std::int32_t tiles = 0;
@@ -122,6 +123,9 @@ inline constexpr int kStepMinSlots = kStepGroups + kStepInFlight;
 inline constexpr int kStepDigits = 3;
 inline constexpr int kStepMaxTopK = 16;
 inline constexpr int kStepMaxExperts = 256;
+// Experts whose rows of the router fit the registers of the warps that compute, if x is a vector a
+// thread.
+inline constexpr int kStepHeldExperts = 8;
 inline constexpr int kStepMaxStages = 1024;
 inline constexpr int kStepMaxOpenTiles = 16;
 // Query heads that share one pass over keys and values.

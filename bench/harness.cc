@@ -16,6 +16,21 @@ Timing time_cold(Measure& measure, const std::function<void()>& issue, int sampl
   return timing;
 }
 
+std::pair<Timing, Timing> time_cold_in_turn(Measure& measure, const std::function<void()>& first,
+                                            const std::function<void()>& second, int samples) {
+  ENGINE_REQUIRE(samples > 0, "a timing of ", samples, " samples");
+  for (int i = 0; i < kWarmUps; ++i) first(), second();
+  std::pair<Timing, Timing> timings;
+  for (int i = 0; i < samples; ++i) {
+    measure.flush_cache();
+    timings.first.seconds.push_back(measure.time(first));
+    measure.flush_cache();
+    timings.second.seconds.push_back(measure.time(second));
+  }
+  timings.first.telemetry = timings.second.telemetry = measure.telemetry();
+  return timings;
+}
+
 Timing time_warm(Measure& measure, const std::function<void()>& issue, int samples, int warm_ups) {
   ENGINE_REQUIRE(samples > 0, "a timing of ", samples, " samples");
   for (int i = 0; i < warm_ups; ++i) issue();

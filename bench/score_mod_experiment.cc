@@ -221,9 +221,10 @@ class Experiment {
     r.columns = {{"commit", context_.commit}};
     return r;
   }
-  // The rows of one timing: TFLOP/s with its share of the product's ceiling, and speed-up.
+  // The rows of one timing: TFLOP/s with its share of the product's ceiling, and speed-up over the
+  // baseline that was timed beside it.
   void report(const Config& config, ScoreKind kind, const std::string& direction,
-              const Timing& timing, double baseline_us, double flops, Columns more);
+              const std::pair<Timing, Timing>& baseline_and_own, double flops, Columns more);
   void summarise(const std::string& direction);
 
   const RunContext& context_;
@@ -234,8 +235,11 @@ class Experiment {
 double thousandths(double value) { return std::round(value * 1000.0) / 1000.0; }
 
 void Experiment::report(const Config& config, ScoreKind kind, const std::string& direction,
-                        const Timing& timing, double baseline_us, double flops, Columns more) {
+                        const std::pair<Timing, Timing>& baseline_and_own, double flops,
+                        Columns more) {
+  const auto& [baseline, timing] = baseline_and_own;
   const double us = median(timing.seconds) * 1e6;
+  const double baseline_us = median(baseline.seconds) * 1e6;
   Result rate = row(config, kind, direction + "_rate(TFLOP/s)");
   for (const double s : timing.seconds) rate.values.push_back(flops / s * 1e-12);
   rate.actual = median(rate.values);
@@ -248,6 +252,7 @@ void Experiment::report(const Config& config, ScoreKind kind, const std::string&
   // The last configuration, that is the largest of the experiment's own.
   rate.headline = config.last && (kind == ScoreKind::kNoop || kind == ScoreKind::kCausal);
   rate.config.push_back({direction + "_us", thousandths(us)});
+  rate.columns.push_back({"baseline_us", thousandths(baseline_us)});
   for (auto& column : more) rate.columns.push_back(std::move(column));
   results_.push_back(std::move(rate));
   Result speedup = row(config, kind, direction + "_speedup");
@@ -278,21 +283,23 @@ void Experiment::measure(const Config& config, const std::vector<ScoreKind>& kin
       backend->workspace_bytes([&](Ops& ops, Workspace ws) { ops.attention_batch(plain, ws); });
   Buffer scratch = backend->allocate(std::max<std::size_t>(bytes, 1));
   const Workspace workspace(scratch.data(), bytes, backend->device());
-  const auto time = [&](ScoreKind kind) {
+  const auto run = [&](const AttentionBatchCall& call) {
+    backend->ops().attention_batch(call, workspace);
+  };
+  run(plain);
+  operands.verify(ScoreKind::kNoop, "attention with");
+  for (const ScoreKind kind : kinds) {
     context_.poll();
     const AttentionBatchCall call = operands.forward(kind, false);
-    backend->ops().attention_batch(call, workspace);
+    run(call);
     operands.verify(kind, "attention with");
-    return time_cold(operands.measure(), [&] { backend->ops().attention_batch(call, workspace); });
-  };
-  const double baseline = median(time(ScoreKind::kNoop).seconds) * 1e6;
-  for (const ScoreKind kind : kinds) {
-    const Timing timing = time(kind);
-    Columns more = {{"baseline_us", thousandths(baseline)}};
+    const auto timings = time_cold_in_turn(
+        operands.measure(), [&] { run(plain); }, [&] { run(call); });
+    Columns more;
     if (const std::optional<double> us = composed_us(*backend, operands, kind)) {
       more.push_back({"composed_us", thousandths(*us)});
     }
-    report(config, kind, "fwd", timing, baseline, config.flops(kind), std::move(more));
+    report(config, kind, "fwd", timings, config.flops(kind), std::move(more));
   }
   if (flags_.backward) measure_backward(*backend, operands, config, kinds);
 }
@@ -310,20 +317,31 @@ void Experiment::measure_backward(Backend& backend, Operands& operands, const Co
   const std::size_t most = std::max<std::size_t>({bytes, forward_bytes, 1});
   Buffer scratch = backend.allocate(most);
   const Workspace workspace(scratch.data(), most, backend.device());
-  const auto time = [&](ScoreKind kind, bool deterministic) {
-    context_.poll();
-    const AttentionGradCall call = operands.backward(kind, deterministic);
-    backend.ops().attention_batch(call.forward, workspace);
+  const auto run = [&](const AttentionGradCall& call) {
     backend.ops().attention_backward(call, workspace);
-    operands.verify_gradient(kind);
-    return time_cold(operands.measure(),
-                     [&] { backend.ops().attention_backward(call, workspace); });
   };
-  const double baseline = median(time(ScoreKind::kNoop, false).seconds) * 1e6;
+  const auto prepare = [&](const AttentionGradCall& call) {
+    context_.poll();
+    backend.ops().attention_batch(call.forward, workspace);
+    run(call);
+  };
+  const auto time = [&](const AttentionGradCall& call) {
+    return time_cold(operands.measure(), [&] { run(call); });
+  };
+  prepare(plain);
+  operands.verify_gradient(ScoreKind::kNoop);
   for (const ScoreKind kind : kinds) {
-    const double ordered = median(time(kind, true).seconds) * 1e6;
-    report(config, kind, "bwd", time(kind, false), baseline, 2.5 * config.flops(kind),
-           {{"baseline_us", thousandths(baseline)}, {"deterministic_us", thousandths(ordered)}});
+    prepare(plain);  // what its forward pass leaves is overwritten by others'
+    const Timing baseline = time(plain);
+    const AttentionGradCall call = operands.backward(kind, false);
+    prepare(call);
+    operands.verify_gradient(kind);
+    const Timing own = time(call);
+    const AttentionGradCall ordered = operands.backward(kind, true);
+    prepare(ordered);
+    operands.verify_gradient(kind);
+    report(config, kind, "bwd", {baseline, own}, 2.5 * config.flops(kind),
+           {{"deterministic_us", thousandths(median(time(ordered).seconds) * 1e6)}});
   }
 }
 

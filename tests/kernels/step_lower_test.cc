@@ -119,6 +119,27 @@ TEST_CASE("products begin before x is there, but not beside a mixture") {
   CHECK(early() == 0);
 }
 
+TEST_CASE("a router of few experts is held in registers, others go through the ring") {
+  const auto holds = [](std::int64_t experts, std::int64_t width) {
+    Operands o;
+    StepProgram program;
+    const MoeFeedForwardCall mixture{.x = o.tensor(DType::kBF16, {1, width}),
+                                     .norm = o.tensor(DType::kBF16, {width}),
+                                     .router = o.weight(QuantFormat::kBF16, experts, width),
+                                     .gate_up = o.weight(QuantFormat::kBF16, experts * 64, width),
+                                     .down = o.weight(QuantFormat::kBF16, experts * width, 32),
+                                     .experts = experts,
+                                     .top_k = 2};
+    REQUIRE(lower_call(kH200, mixture, o.workspace(1024), &program));
+    return std::any_of(program.stages.begin(), program.stages.end(),
+                       [](const StepStage& stage) { return stage.holds_router; });
+  };
+  CHECK(holds(2, 8));
+  CHECK(holds(kStepHeldExperts, 8 * kStepConsumers));
+  CHECK_FALSE(holds(kStepHeldExperts + 1, 64));
+  CHECK_FALSE(holds(kStepHeldExperts, 8 * kStepConsumers + 8));
+}
+
 TEST_CASE("the ring keeps as many slots as it needs, and what it leaves fits the block") {
   for (const std::size_t x_bytes : {std::size_t{0}, std::size_t{9000}, std::size_t{90'000}}) {
     const int slots = step_slots(kH200, x_bytes, kStepStaticBytes);

@@ -317,31 +317,20 @@ void Experiment::measure_backward(Backend& backend, Operands& operands, const Co
   const std::size_t most = std::max<std::size_t>({bytes, forward_bytes, 1});
   Buffer scratch = backend.allocate(most);
   const Workspace workspace(scratch.data(), most, backend.device());
-  const auto run = [&](const AttentionGradCall& call) {
-    backend.ops().attention_backward(call, workspace);
-  };
-  const auto prepare = [&](const AttentionGradCall& call) {
+  const auto time = [&](ScoreKind kind, bool deterministic) {
     context_.poll();
+    const AttentionGradCall call = operands.backward(kind, deterministic);
     backend.ops().attention_batch(call.forward, workspace);
-    run(call);
+    backend.ops().attention_backward(call, workspace);
+    operands.verify_gradient(kind);
+    return time_cold(operands.measure(),
+                     [&] { backend.ops().attention_backward(call, workspace); });
   };
-  const auto time = [&](const AttentionGradCall& call) {
-    return time_cold(operands.measure(), [&] { run(call); });
-  };
-  prepare(plain);
-  operands.verify_gradient(ScoreKind::kNoop);
   for (const ScoreKind kind : kinds) {
-    prepare(plain);  // what its forward pass leaves is overwritten by others'
-    const Timing baseline = time(plain);
-    const AttentionGradCall call = operands.backward(kind, false);
-    prepare(call);
-    operands.verify_gradient(kind);
-    const Timing own = time(call);
-    const AttentionGradCall ordered = operands.backward(kind, true);
-    prepare(ordered);
-    operands.verify_gradient(kind);
-    report(config, kind, "bwd", {baseline, own}, 2.5 * config.flops(kind),
-           {{"deterministic_us", thousandths(median(time(ordered).seconds) * 1e6)}});
+    const double ordered = median(time(kind, true).seconds) * 1e6;
+    const Timing baseline = time(ScoreKind::kNoop, false);  // just before, on its own forward pass
+    report(config, kind, "bwd", {baseline, time(kind, false)}, 2.5 * config.flops(kind),
+           {{"deterministic_us", thousandths(ordered)}});
   }
 }
 

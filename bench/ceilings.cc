@@ -106,7 +106,7 @@ Timing time_product(Backend& backend, const Sizes& sizes) {
                                       sizes.width, sizes.width, QuantFormat::kBF16);
   return time_warm(
       *measure,
-      [&] { backend.ops().linear({.out = out, .x = x, .weight = w.weight, .residual = {}}); },
+      [&] { backend.ops().linear({.out = out, .x = x, .weight = w.weight, .residual = {}}, {}); },
       sizes.product_samples, kStreamWarmUps);
 }
 

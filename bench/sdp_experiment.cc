@@ -65,13 +65,13 @@ class Layer {
   }
 
   void fused(Ops& ops, Workspace scratch) const {
-    project_in(ops);
+    project_in(ops, scratch);
     ops.attention_batch(whole(), scratch);
-    project_out(ops);
+    project_out(ops, scratch);
   }
   // A ragged batch is composed sequence by sequence, so that no work is done on padding.
   void composed(Ops& ops, Workspace scratch) const {
-    project_in(ops);
+    project_in(ops, scratch);
     if (config_.padding == 0) {
       attention_composed(ops, whole(), scratch);
     } else {
@@ -81,7 +81,7 @@ class Layer {
         first += length;
       }
     }
-    project_out(ops);
+    project_out(ops, scratch);
   }
   std::vector<float> result() {
     std::vector<std::uint8_t> bytes(result_.bytes());
@@ -128,11 +128,12 @@ class Layer {
     backend_->write(offsets_, offsets.data());
   }
 
-  void project_in(Ops& ops) const {
-    ops.linear({.out = qkv_, .x = x_, .weight = in_, .residual = {}, .bias = in_bias_});
+  void project_in(Ops& ops, Workspace scratch) const {
+    ops.linear({.out = qkv_, .x = x_, .weight = in_, .residual = {}, .bias = in_bias_}, scratch);
   }
-  void project_out(Ops& ops) const {
-    ops.linear({.out = result_, .x = attended_, .weight = out_, .residual = {}, .bias = out_bias_});
+  void project_out(Ops& ops, Workspace scratch) const {
+    ops.linear({.out = result_, .x = attended_, .weight = out_, .residual = {}, .bias = out_bias_},
+               scratch);
   }
   // Rows [first, first + count) of columns of `from` as (planes, count ÷ planes, H, Dh).
   Tensor by_head(const Tensor& from, std::int64_t part, std::int64_t first, std::int64_t count,

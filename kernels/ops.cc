@@ -14,7 +14,7 @@ void Ops::attention_in(const AttentionInCall& call, Workspace scratch) {
   const Tensor hidden = scratch.take(call.x.dtype, call.x.shape);
   const Tensor joined = scratch.take(call.x.dtype, {tokens, call.qkv.rows});
   rmsnorm({.out = hidden, .x = call.x, .weight = call.norm, .eps = call.eps});
-  linear({.out = joined, .x = hidden, .weight = call.qkv, .residual = {}});
+  linear({.out = joined, .x = hidden, .weight = call.qkv, .residual = {}}, scratch);
 
   const Tensor by_head = joined.split(1, head_size);  // (T, H + 2 G, Dh)
   const Tensor q = by_head.slice(1, 0, heads);
@@ -29,9 +29,9 @@ void Ops::attention_in(const AttentionInCall& call, Workspace scratch) {
              .position = call.position});
 }
 
-void Ops::attention_out(const AttentionOutCall& call, Workspace) {
+void Ops::attention_out(const AttentionOutCall& call, Workspace scratch) {
   check_call(call);
-  linear({.out = call.x, .x = call.attention, .weight = call.output, .residual = call.x});
+  linear({.out = call.x, .x = call.attention, .weight = call.output, .residual = call.x}, scratch);
 }
 
 void Ops::feed_forward(const FeedForwardCall& call, Workspace scratch) {
@@ -41,9 +41,9 @@ void Ops::feed_forward(const FeedForwardCall& call, Workspace scratch) {
   const Tensor gate_up = scratch.take(call.x.dtype, {tokens, 2 * width});
   const Tensor gate = gate_up.slice(1, 0, width), up = gate_up.slice(1, width, width);
   rmsnorm({.out = hidden, .x = call.x, .weight = call.norm, .eps = call.eps});
-  linear({.out = gate_up, .x = hidden, .weight = call.gate_up, .residual = {}});
+  linear({.out = gate_up, .x = hidden, .weight = call.gate_up, .residual = {}}, scratch);
   silu_mul({.out = gate, .gate = gate, .up = up});
-  linear({.out = call.x, .x = gate, .weight = call.down, .residual = call.x});
+  linear({.out = call.x, .x = gate, .weight = call.down, .residual = call.x}, scratch);
 }
 
 void Ops::moe_feed_forward(const MoeFeedForwardCall& call, Workspace scratch) {
@@ -57,7 +57,7 @@ void Ops::moe_feed_forward(const MoeFeedForwardCall& call, Workspace scratch) {
   const Tensor product = scratch.take(call.x.dtype, {tokens, top_k, inner});
   const Tensor outputs = scratch.take(call.x.dtype, {tokens, top_k, call.x.size(1)});
   rmsnorm({.out = hidden, .x = call.x, .weight = call.norm, .eps = call.eps});
-  linear({.out = logits, .x = hidden, .weight = call.router, .residual = {}});
+  linear({.out = logits, .x = hidden, .weight = call.router, .residual = {}}, scratch);
   moe_route({.experts = experts, .weights = weights, .logits = logits});
   moe_linear({.out = gate_up,
               .x = hidden.split(0, 1),
@@ -153,19 +153,20 @@ void attention_composed(Ops& ops, const AttentionBatchCall& call, Workspace scra
 void Ops::mlp_layer_norm(const MlpLayerNormCall& call, Workspace scratch) {
   check_call(call);
   const Tensor inner = scratch.take(call.x.dtype, {call.x.size(0), call.up.rows});
-  linear({.out = inner, .x = call.x, .weight = call.up, .residual = {}, .bias = call.up_bias});
+  linear({.out = inner, .x = call.x, .weight = call.up, .residual = {}, .bias = call.up_bias},
+         scratch);
   if (call.gelu) gelu({.out = inner, .x = inner});
-  mlp_behind_inner(call, inner);
+  mlp_behind_inner(call, inner, scratch);
 }
 
-void Ops::mlp_behind_inner(const MlpLayerNormCall& call, const Tensor& inner) {
+void Ops::mlp_behind_inner(const MlpLayerNormCall& call, const Tensor& inner, Workspace scratch) {
   layernorm({.out = inner,
              .x = inner,
              .weight = call.inner_weight,
              .bias = call.inner_bias,
              .eps = call.eps});
-  linear(
-      {.out = call.out, .x = inner, .weight = call.down, .residual = {}, .bias = call.down_bias});
+  linear({.out = call.out, .x = inner, .weight = call.down, .residual = {}, .bias = call.down_bias},
+         scratch);
   layernorm_of_mlp(call);
 }
 
@@ -193,7 +194,7 @@ void run_call(Ops& ops, const Call& call, Workspace scratch) {
         using C = std::decay_t<decltype(c)>;
         if constexpr (std::is_same_v<C, EmbedCall>) ops.embed(c);
         if constexpr (std::is_same_v<C, RmsNormCall>) ops.rmsnorm(c);
-        if constexpr (std::is_same_v<C, LinearCall>) ops.linear(c);
+        if constexpr (std::is_same_v<C, LinearCall>) ops.linear(c, scratch);
         if constexpr (std::is_same_v<C, RopeCall>) ops.rope(c);
         if constexpr (std::is_same_v<C, KvAppendCall>) ops.kv_append(c);
         if constexpr (std::is_same_v<C, AttentionCall>) ops.attention(c, scratch);

@@ -332,7 +332,7 @@ class Ops {
 
   virtual void embed(const EmbedCall& call) = 0;
   virtual void rmsnorm(const RmsNormCall& call) = 0;
-  virtual void linear(const LinearCall& call) = 0;
+  virtual void linear(const LinearCall& call, Workspace scratch) = 0;
   virtual void rope(const RopeCall& call) = 0;
   virtual void kv_append(const KvAppendCall& call) = 0;
   virtual void attention(const AttentionCall& call, Workspace scratch) = 0;
@@ -353,7 +353,8 @@ class Ops {
   // Bytes of scratch that this backend's attention takes for `call`; a pure function of its shapes,
   // dtype and bound.
   virtual std::size_t attention_scratch_bytes(const AttentionCall& call) const = 0;
-  // The same of moe_linear.
+  // The same of linear and moe_linear.
+  virtual std::size_t linear_scratch_bytes(const LinearCall& call) const = 0;
   virtual std::size_t moe_linear_scratch_bytes(const MoeLinearCall& call) const = 0;
   // The same of attention_batch and attention_backward.
   virtual std::size_t attention_batch_scratch_bytes(const AttentionBatchCall& call) const = 0;
@@ -371,7 +372,7 @@ class Ops {
  protected:
   // Parts of the body of mlp_layer_norm, for backends that fuse another: all behind the inner
   // activations (T, F), as up and GELU left them; and the last norm.
-  void mlp_behind_inner(const MlpLayerNormCall& call, const Tensor& inner);
+  void mlp_behind_inner(const MlpLayerNormCall& call, const Tensor& inner, Workspace scratch);
   void layernorm_of_mlp(const MlpLayerNormCall& call);
 };
 

@@ -22,7 +22,7 @@ class Recorder final : public Ops {
 
   void embed(const EmbedCall& call) override { keep(call, {}); }
   void rmsnorm(const RmsNormCall& call) override { keep(call, {}); }
-  void linear(const LinearCall& call) override { keep(call, {}); }
+  void linear(const LinearCall& call, Workspace scratch) override { keep(call, scratch); }
   void rope(const RopeCall& call) override { keep(call, {}); }
   void kv_append(const KvAppendCall& call) override { keep(call, {}); }
   void attention(const AttentionCall& call, Workspace scratch) override { keep(call, scratch); }
@@ -45,6 +45,9 @@ class Recorder final : public Ops {
   }
   std::size_t attention_scratch_bytes(const AttentionCall& call) const override {
     return backend_.attention_scratch_bytes(call);
+  }
+  std::size_t linear_scratch_bytes(const LinearCall& call) const override {
+    return backend_.linear_scratch_bytes(call);
   }
   std::size_t moe_linear_scratch_bytes(const MoeLinearCall& call) const override {
     return backend_.moe_linear_scratch_bytes(call);
@@ -92,7 +95,10 @@ class DryRun final : public Ops {
 
   void embed(const EmbedCall& call) override { check_call(call); }
   void rmsnorm(const RmsNormCall& call) override { check_call(call); }
-  void linear(const LinearCall& call) override { check_call(call); }
+  void linear(const LinearCall& call, Workspace scratch) override {
+    check_call(call);
+    take(scratch, backend_.linear_scratch_bytes(call));
+  }
   void rope(const RopeCall& call) override { check_call(call); }
   void kv_append(const KvAppendCall& call) override { check_call(call); }
   void attention(const AttentionCall& call, Workspace scratch) override {
@@ -123,6 +129,9 @@ class DryRun final : public Ops {
   }
   std::size_t attention_scratch_bytes(const AttentionCall& call) const override {
     return backend_.attention_scratch_bytes(call);
+  }
+  std::size_t linear_scratch_bytes(const LinearCall& call) const override {
+    return backend_.linear_scratch_bytes(call);
   }
   std::size_t moe_linear_scratch_bytes(const MoeLinearCall& call) const override {
     return backend_.moe_linear_scratch_bytes(call);

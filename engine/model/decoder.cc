@@ -74,7 +74,7 @@ void Decoder::decoder_layer(Ops& ops, std::int64_t layer, const StepInput& step,
 void Decoder::logits(Ops& ops, const Tensor& hidden, const Tensor& out, Workspace scratch) const {
   const Tensor normed = scratch.take(hidden.dtype, hidden.shape);
   ops.rmsnorm({.out = normed, .x = hidden, .weight = final_norm_, .eps = config_.rms_eps});
-  ops.linear({.out = out, .x = normed, .weight = head_, .residual = {}});
+  ops.linear({.out = out, .x = normed, .weight = head_, .residual = {}}, scratch);
 }
 
 std::size_t Decoder::bytes_per_token() const {

@@ -14,7 +14,7 @@ void CpuOps::rmsnorm(const RmsNormCall& call) {
   cpu::rmsnorm(context_, call);
 }
 
-void CpuOps::linear(const LinearCall& call) {
+void CpuOps::linear(const LinearCall& call, Workspace) {
   check_call(call);
   cpu::linear(context_, call.with_bias_as_residual());
 }

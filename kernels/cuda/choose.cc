@@ -263,6 +263,25 @@ int few_rows(const CudaArch& arch, const RowProblem& problem) {
 
 }  // namespace
 
+WidenedPlan choose_widened(const RowProblem& problem) {
+  WidenedPlan plan;
+  if (problem.tokens < kWidenedTokens || problem.experts > 0 || problem.x == DType::kF32 ||
+      problem.weight != QuantFormat::kInt8 || !problem.aligned || problem.columns % 16 != 0) {
+    return plan;
+  }
+  constexpr std::int64_t kWhole = 256;         // pieces are whole tiles of a product
+  constexpr std::int64_t kMostTokens = 32768;  // rows of a grid
+  const auto piece = [](std::int64_t rows, std::int64_t row_bytes, std::int64_t most) {
+    return std::min(rows, std::max<std::int64_t>(most / (row_bytes * kWhole), 1) * kWhole);
+  };
+  plan.serves = true;
+  plan.outputs = piece(problem.outputs, problem.columns * 2, kWidenedWeightBytes);
+  plan.tokens = std::min(piece(problem.tokens, plan.outputs * 4, kWidenedSumBytes), kMostTokens);
+  plan.weight_bytes = static_cast<std::size_t>(plan.outputs * problem.columns * 2);
+  plan.sum_bytes = static_cast<std::size_t>(plan.tokens * plan.outputs * 4);
+  return plan;
+}
+
 RowPlan choose_row_product(const RowProblem& problem) {
   RowPlan plan;
   const bool mixture = problem.experts > 0;

@@ -320,6 +320,24 @@ constexpr std::size_t row_few_shared_bytes(std::int64_t columns, std::size_t wei
          2 * sizeof(float) * kRowFewWarps * kRowFewRows * (kRowFewOutputs + 1);
 }
 
+// A linear of int8 weights over many rows by cuBLASLt: pieces of q become x's type in scratch,
+// exactly, their products with pieces of x are fp32 sums in scratch, and what ends the linear reads
+// those. Bytes of each piece: few enough to be had beside a model, enough for the products to be
+// as fast as if whole.
+inline constexpr std::int64_t kWidenedWeightBytes = std::int64_t{192} << 20;
+inline constexpr std::int64_t kWidenedSumBytes = std::int64_t{64} << 20;
+// Fewest rows of x that pay for the pass over the weights: at 512 whole tiles of 256 rows are
+// faster.
+inline constexpr std::int64_t kWidenedTokens = 513;
+
+struct WidenedPlan {
+  bool serves = false;
+  std::int64_t outputs = 0, tokens = 0;  // of a piece of the weight, and of x
+  std::size_t weight_bytes = 0;          // of scratch: the widened piece of the weight,
+  std::size_t sum_bytes = 0;             // and the sums
+};
+WidenedPlan choose_widened(const RowProblem& problem);
+
 // What serves every architecture.
 RowPlan choose_row_product(const RowProblem& problem);
 // The same where the architecture has nothing better.

@@ -29,12 +29,16 @@ void CudaOps::rmsnorm(const RmsNormCall& call) {
   if (call.x.numel() > 0) cuda::rmsnorm(context_, call);
 }
 
-void CudaOps::linear(const LinearCall& call) {
+void CudaOps::linear(const LinearCall& call, Workspace scratch) {
   begin("linear", call);
   if (steps_.run(call)) return;
   if (call.out.numel() == 0) return;
   if (call.weight.format == QuantFormat::kInt8) {
-    return cuda::linear_int8(context_, call.with_bias_as_residual());
+    const LinearCall biased = call.with_bias_as_residual();
+    const bool aligned = is_vector_aligned(call.x) && is_vector_aligned(call.weight);
+    const WidenedPlan plan = widened_plan(call.x, call.weight, aligned);
+    if (plan.serves) return linear_widened(biased, plan, scratch);
+    return cuda::linear_int8(context_, biased);
   }
   const LinearPlan plan = choose_linear(
       context_.arch(), {.tokens = call.x.size(0),
@@ -163,13 +167,21 @@ void CudaOps::feed_forward(const FeedForwardCall& call, Workspace scratch) {
   if (!fused_gemv_fits(context_, call.x, call.gate_up)) return Ops::feed_forward(call, scratch);
   const Tensor inner = scratch.take(call.x.dtype, {1, call.down.columns});
   cuda::gate_up_gemv(context_, call, inner);
-  linear({.out = call.x, .x = inner, .weight = call.down, .residual = call.x});
+  linear({.out = call.x, .x = inner, .weight = call.down, .residual = call.x}, scratch);
 }
 
 // The default body where the product of gate and up can't end in silu_mul.
 void CudaOps::feed_forward_int8(const FeedForwardCall& call, Workspace scratch) {
   Workspace whole = scratch;
   const Tensor hidden = scratch.take(call.x.dtype, call.x.shape);
+  const WidenedPlan widened = widened_plan(hidden, call.gate_up, is_vector_aligned(call.gate_up));
+  if (widened.serves) {
+    // f16 could not hold a sum that is not scaled.
+    if (call.x.dtype != DType::kBF16 || !feed_forward_widened(call, widened, whole)) {
+      Ops::feed_forward(call, whole);
+    }
+    return;
+  }
   if (linear_int8_plan(context_, hidden, call.gate_up).kernel != RowKernel::kHopper) {
     return Ops::feed_forward(call, whole);
   }
@@ -178,7 +190,7 @@ void CudaOps::feed_forward_int8(const FeedForwardCall& call, Workspace scratch) 
   rmsnorm({.out = hidden, .x = call.x, .weight = call.norm, .eps = call.eps});
   context_.begin_op("feed_forward");
   linear_int8(context_, {.out = inner, .x = hidden, .weight = call.gate_up, .residual = {}}, true);
-  linear({.out = call.x, .x = inner, .weight = call.down, .residual = call.x});
+  linear({.out = call.x, .x = inner, .weight = call.down, .residual = call.x}, scratch);
 }
 
 void CudaOps::moe_feed_forward(const MoeFeedForwardCall& call, Workspace scratch) {
@@ -201,7 +213,7 @@ void CudaOps::moe_feed_forward(const MoeFeedForwardCall& call, Workspace scratch
     return Ops::moe_feed_forward(call, whole);
   }
   rmsnorm({.out = hidden, .x = call.x, .weight = call.norm, .eps = call.eps});
-  linear({.out = logits, .x = hidden, .weight = call.router, .residual = {}});
+  linear({.out = logits, .x = hidden, .weight = call.router, .residual = {}}, scratch);
   moe_route({.experts = experts, .weights = weights, .logits = logits});
   context_.begin_op("moe_feed_forward");
   Workspace sorted = scratch;

@@ -4,6 +4,7 @@
 // stream, so the same calls serve eager work and stream capture.
 #pragma once
 
+#include "kernels/cuda/choose.h"
 #include "kernels/cuda/context.h"
 #include "kernels/cuda/matmul.h"
 #include "kernels/cuda/step/runner.h"
@@ -17,7 +18,7 @@ class CudaOps final : public Ops {
 
   void embed(const EmbedCall& call) override;
   void rmsnorm(const RmsNormCall& call) override;
-  void linear(const LinearCall& call) override;
+  void linear(const LinearCall& call, Workspace scratch) override;
   void rope(const RopeCall& call) override;
   void kv_append(const KvAppendCall& call) override;
   void attention(const AttentionCall& call, Workspace scratch) override;
@@ -35,6 +36,7 @@ class CudaOps final : public Ops {
   void attention_batch(const AttentionBatchCall& call, Workspace scratch) override;
   void attention_backward(const AttentionGradCall& call, Workspace scratch) override;
   std::size_t attention_scratch_bytes(const AttentionCall& call) const override;
+  std::size_t linear_scratch_bytes(const LinearCall& call) const override;
   std::size_t moe_linear_scratch_bytes(const MoeLinearCall& call) const override;
   std::size_t attention_batch_scratch_bytes(const AttentionBatchCall& call) const override;
   std::size_t attention_backward_scratch_bytes(const AttentionGradCall& call) const override;
@@ -58,6 +60,14 @@ class CudaOps final : public Ops {
   }
 
   void feed_forward_int8(const FeedForwardCall& call, Workspace scratch);
+
+  // How cuBLASLt may have a linear of int8 weights, by widened weights; with `aligned` operands.
+  WidenedPlan widened_plan(const Tensor& x, const Weight& weight, bool aligned) const;
+  // linear(call), and feed_forward(call) for x of bf16, so; `plan` serves it. feed_forward is
+  // false, with x as it was, where cuBLASLt has no algorithm.
+  void linear_widened(const LinearCall& call, const WidenedPlan& plan, Workspace scratch);
+  bool feed_forward_widened(const FeedForwardCall& call, const WidenedPlan& plan,
+                            Workspace scratch);
 
   // Both products of the MLP for one token, the norm between them included; false, with nothing
   // issued, where the GEMV serves neither. `inner` is (1, F).

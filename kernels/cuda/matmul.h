@@ -22,6 +22,8 @@ class Matmul {
   Matmul(const Matmul&) = delete;
   Matmul& operator=(const Matmul&) = delete;
 
+  // Whether products go to cuBLASLt at all.
+  bool enabled() const { return enabled_; }
   // linear(call) where x and the weight are of one type; with `gelu` what is stored is its GELU (by
   // tanh). False, with nothing issued, where cuBLASLt has no algorithm for it or is not to be used.
   bool linear(const LinearCall& call, bool gelu = false);

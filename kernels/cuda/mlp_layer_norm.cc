@@ -72,7 +72,7 @@ void CudaOps::mlp_layer_norm(const MlpLayerNormCall& call, Workspace scratch) {
                      call.up.format == plain_format(call.x.dtype) && is_vector_aligned(call.x) &&
                      is_vector_aligned(call.up) && tokens > kGemvTokens && matmul_.linear(up, true);
   if (!fused) return Ops::mlp_layer_norm(call, whole);
-  mlp_behind_inner(call, inner);
+  mlp_behind_inner(call, inner, scratch);
 }
 
 }  // namespace engine::cuda

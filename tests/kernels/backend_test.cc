@@ -271,7 +271,7 @@ TEST_CASE("backend: an interrupt stops a CPU op, and the next one runs") {
   const Guarded x(*backend, DType::kF32, {5, 344}, uniform(5 * 344, 2, DType::kF32));
   Guarded out(*backend, DType::kF32, {5, 997});
   const auto linear = [&] {
-    backend->ops().linear({.out = out, .x = x, .weight = weight, .residual = {}});
+    backend->ops().linear({.out = out, .x = x, .weight = weight, .residual = {}}, {});
   };
   linear();
   const Values before = out.get("out");
@@ -295,7 +295,7 @@ TEST_CASE("backend: any number of CPU threads gives the same bits") {
         const UploadedWeight weight(*backend, random_matrix(dtype, 997, 344, 1));
         const Guarded x(*backend, dtype, {tokens, 344}, uniform(tokens * 344, 2, dtype));
         Guarded out(*backend, dtype, {tokens, 997});
-        backend->ops().linear({.out = out, .x = x, .weight = weight, .residual = {}});
+        backend->ops().linear({.out = out, .x = x, .weight = weight, .residual = {}}, {});
         for (const double value : out.get("linear")) all.push_back(value);
 
         const std::int64_t capacity = 700;

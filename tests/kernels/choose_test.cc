@@ -378,6 +378,38 @@ TEST_CASE("products of int8 weights for many rows take Hopper's kernel where the
   CHECK(choose_row_product(later, {.tokens = 9}).kernel == RowKernel::kTensorCores);
 }
 
+TEST_CASE("int8 weights are widened for many rows of 16 bits, in pieces of whole tiles") {
+  CHECK(choose_widened({.tokens = kWidenedTokens}).serves);
+  CHECK(choose_widened({.tokens = kWidenedTokens, .x = DType::kF16}).serves);
+  CHECK_FALSE(choose_widened({.tokens = kWidenedTokens - 1}).serves);
+  CHECK_FALSE(choose_widened({.tokens = 2048, .x = DType::kF32}).serves);
+  CHECK_FALSE(choose_widened({.tokens = 2048, .weight = QuantFormat::kBF16}).serves);
+  CHECK_FALSE(choose_widened({.tokens = 2048, .aligned = false}).serves);
+  CHECK_FALSE(choose_widened({.tokens = 2048, .columns = 4104}).serves);
+  CHECK_FALSE(choose_widened({.tokens = 2048, .slots = 2, .experts = 8}).serves);
+  const WidenedPlan small = choose_widened({.tokens = 600, .outputs = 131, .columns = 64});
+  CHECK(small.outputs == 131);
+  CHECK(small.tokens == 600);
+  CHECK(small.weight_bytes == 131u * 64 * 2);
+  CHECK(small.sum_bytes == 131u * 600 * 4);
+  for (const std::int64_t outputs : {4096, 22016, 24840, 57344, 128256}) {
+    for (const std::int64_t columns : {4096, 8192, 28672}) {
+      for (const std::int64_t tokens : {600, 2048, 1 << 20}) {
+        const WidenedPlan plan =
+            choose_widened({.tokens = tokens, .outputs = outputs, .columns = columns});
+        CHECK(plan.serves);
+        CHECK((plan.outputs == outputs || plan.outputs % 256 == 0));
+        CHECK((plan.tokens == tokens || plan.tokens % 256 == 0));
+        CHECK(plan.tokens <= 65535);  // rows of a grid
+        CHECK(plan.weight_bytes <= static_cast<std::size_t>(kWidenedWeightBytes));
+        CHECK(plan.sum_bytes <= static_cast<std::size_t>(kWidenedSumBytes));
+      }
+    }
+  }
+  CHECK(choose_widened({.tokens = 2048, .outputs = 22016}).outputs == 22016);
+  CHECK(choose_widened({.tokens = 2048, .outputs = 4096}).tokens == 2048);
+}
+
 TEST_CASE("tiles of Hopper's row product fill the multiprocessors, and cover the rows") {
   CHECK(choose_row_product(kH200, {.tokens = 2048, .outputs = 12288}).row_tile == 256);
   CHECK(choose_row_product(kH200, {.tokens = 512, .outputs = 4096}).row_tile == 128);

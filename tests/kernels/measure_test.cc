@@ -165,7 +165,7 @@ std::vector<float> shown(Backend& backend, const Weight& weight) {
   const Tensor x = x_memory.tensor(DType::kF32, {k, k}),
                out = out_memory.tensor(DType::kF32, {k, n});
   backend.write(x, identity.data());
-  backend.ops().linear({.out = out, .x = x, .weight = weight, .residual = {}});
+  backend.ops().linear({.out = out, .x = x, .weight = weight, .residual = {}}, {});
   std::vector<float> values(static_cast<std::size_t>(k * n));
   backend.read(values.data(), out);
   return values;

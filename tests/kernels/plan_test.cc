@@ -67,7 +67,7 @@ struct Model {
                       ws);
     ops.feed_forward({.x = x, .norm = norm, .gate_up = gate_up, .down = down}, ws);
     ops.rmsnorm({.out = normed, .x = x, .weight = norm});
-    ops.linear({.out = logits, .x = normed, .weight = head, .residual = {}});
+    ops.linear({.out = logits, .x = normed, .weight = head, .residual = {}}, ws);
     ops.sample({.logits = logits.tensor().slice(0, tokens - 1, 1).reshape({kVocabulary}),
                 .params = params,
                 .seen = seen,

@@ -15,11 +15,14 @@ namespace {
 class Spy final : public Ops {
  public:
   std::vector<std::string> asked;
-  std::size_t attention_bytes = 0, moe_linear_bytes = 0;
+  std::size_t attention_bytes = 0, linear_bytes = 0, moe_linear_bytes = 0;
 
   void embed(const EmbedCall&) override { asked.push_back("embed"); }
   void rmsnorm(const RmsNormCall&) override { asked.push_back("rmsnorm"); }
-  void linear(const LinearCall&) override { asked.push_back("linear"); }
+  void linear(const LinearCall&, Workspace scratch) override {
+    asked.push_back("linear");
+    linear_used = scratch.used();
+  }
   void rope(const RopeCall&) override { asked.push_back("rope"); }
   void kv_append(const KvAppendCall&) override { asked.push_back("kv_append"); }
   void attention(const AttentionCall&, Workspace scratch) override {
@@ -49,6 +52,7 @@ class Spy final : public Ops {
   std::size_t attention_scratch_bytes(const AttentionCall&) const override {
     return attention_bytes;
   }
+  std::size_t linear_scratch_bytes(const LinearCall&) const override { return linear_bytes; }
   std::size_t moe_linear_scratch_bytes(const MoeLinearCall&) const override {
     return moe_linear_bytes;
   }
@@ -59,7 +63,7 @@ class Spy final : public Ops {
     return attention_bytes;
   }
 
-  std::size_t used = 0, moe_used = 0;
+  std::size_t used = 0, linear_used = 0, moe_used = 0;
 };
 
 Tensor tensor(DType dtype, Shape shape) {
@@ -114,7 +118,7 @@ void ask_for_everything(Ops& ops, Workspace scratch) {
               .sampled = tensor(DType::kI32, {2})});
   ops.embed({kRows, weight(10, 8), tensor(DType::kI32, {3})});
   ops.rmsnorm({kRows, kRows, kNorm});
-  ops.linear({kRows, kRows, weight(8, 8), {}});
+  ops.linear({kRows, kRows, weight(8, 8), {}}, scratch);
   ops.rope({kHeads, kHeads, kTable, kOne});
   ops.kv_append({kCache, kCache, kHeads, kHeads, kOne});
   ops.attention(attention_call(), scratch);
@@ -159,18 +163,21 @@ TEST_CASE("Recorder keeps every call in order and run_call gives each to its op"
       "moe_combine", "moe_route", "moe_linear",          //
       "rmsnorm", "linear", "moe_route", "moe_linear", "silu_mul", "moe_linear", "moe_combine"};
   CHECK(spy.asked == expected);
-  CHECK(spy.used == Workspace::kAlignment);  // the caller's scope came back with its call
+  CHECK(spy.used == Workspace::kAlignment);        // the caller's scope came back with its call
+  CHECK(spy.linear_used > Workspace::kAlignment);  // the last is a mixture's router
 }
 
 TEST_CASE("Recorder checks operands as they come and asks the backend for scratch") {
   Spy spy;
   spy.attention_bytes = 77;
   spy.moe_linear_bytes = 78;
+  spy.linear_bytes = 79;
   Recorder recorder(spy);
   CHECK_THROWS_AS(recorder.add({kRows, kRows, kHeads}), Error);
   CHECK(recorder.take().empty());
   CHECK(recorder.attention_scratch_bytes(attention_call()) == 77);
   CHECK(recorder.moe_linear_scratch_bytes(moe_linear_call()) == 78);
+  CHECK(recorder.linear_scratch_bytes({kRows, kRows, weight(8, 8), {}}) == 79);
 }
 
 TEST_CASE("DryRun measures the scratch of attention and of the default bodies") {
@@ -187,6 +194,10 @@ TEST_CASE("DryRun measures the scratch of attention and of the default bodies") 
   CHECK(peak_of(attention) == 1024);
   // h (3, 8) and gate|up (3, 40) in f32: 96 and 480 bytes, each rounded up to 256.
   CHECK(peak_of([&](Workspace ws) { dry_run.feed_forward(feed_forward_call(), ws); }) == 768);
+  // A linear takes more on top: that of the larger of two, since the first one's is free again.
+  spy.linear_bytes = 500;
+  CHECK(peak_of([&](Workspace ws) { dry_run.feed_forward(feed_forward_call(), ws); }) == 1280);
+  spy.linear_bytes = 0;
   const auto linear = [&](Workspace scratch) { dry_run.moe_linear(moe_linear_call(), scratch); };
   const auto mixture = [&](Workspace scratch) {
     dry_run.moe_feed_forward(moe_feed_forward_call(), scratch);

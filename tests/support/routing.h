@@ -21,7 +21,7 @@ class RoutedOps : public Ops {
 
   void embed(const EmbedCall& call) override { inner_.embed(call); }
   void rmsnorm(const RmsNormCall& call) override { inner_.rmsnorm(call); }
-  void linear(const LinearCall& call) override { inner_.linear(call); }
+  void linear(const LinearCall& call, Workspace scratch) override { inner_.linear(call, scratch); }
   void rope(const RopeCall& call) override { inner_.rope(call); }
   void kv_append(const KvAppendCall& call) override { inner_.kv_append(call); }
   void attention(const AttentionCall& call, Workspace scratch) override {
@@ -51,6 +51,9 @@ class RoutedOps : public Ops {
   }
   std::size_t attention_scratch_bytes(const AttentionCall& call) const override {
     return inner_.attention_scratch_bytes(call);
+  }
+  std::size_t linear_scratch_bytes(const LinearCall& call) const override {
+    return inner_.linear_scratch_bytes(call);
   }
   std::size_t moe_linear_scratch_bytes(const MoeLinearCall& call) const override {
     return inner_.moe_linear_scratch_bytes(call);

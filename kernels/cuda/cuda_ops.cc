@@ -154,8 +154,16 @@ void CudaOps::moe_combine(const MoeCombineCall& call) {
 void CudaOps::attention_in(const AttentionInCall& call, Workspace scratch) {
   begin("attention_in", call);
   if (steps_.run(call)) return;
-  if (!fused_gemv_fits(context_, call.x, call.qkv)) return Ops::attention_in(call, scratch);
-  cuda::attention_in_gemv(context_, call);
+  if (fused_gemv_fits(context_, call.x, call.qkv)) return cuda::attention_in_gemv(context_, call);
+  if (!rope_append_serves(call)) return Ops::attention_in(call, scratch);
+  const Tensor hidden = scratch.take(call.x.dtype, call.x.shape);
+  const Tensor joined = scratch.take(call.x.dtype, {call.x.size(0), call.qkv.rows});
+  rmsnorm({.out = hidden, .x = call.x, .weight = call.norm, .eps = call.eps});
+  const WidenedPlan widened = widened_plan(hidden, call.qkv, is_vector_aligned(call.qkv));
+  if (widened.serves && attention_in_widened(call, hidden, widened, scratch)) return;
+  linear({.out = joined, .x = hidden, .weight = call.qkv, .residual = {}}, scratch);
+  context_.begin_op("attention_in");
+  rope_append(context_, call, joined);
 }
 
 void CudaOps::feed_forward(const FeedForwardCall& call, Workspace scratch) {

@@ -63,9 +63,12 @@ class CudaOps final : public Ops {
 
   // How cuBLASLt may have a linear of int8 weights, by widened weights; with `aligned` operands.
   WidenedPlan widened_plan(const Tensor& x, const Weight& weight, bool aligned) const;
-  // linear(call), and feed_forward(call) for x of bf16, so; `plan` serves it. feed_forward is
-  // false, with x as it was, where cuBLASLt has no algorithm.
+  // linear(call), feed_forward(call) for x of bf16, and what follows the norm in
+  // attention_in(call), so; `plan` serves it. Those that return a bool return false, with x as it
+  // was, where cuBLASLt has no algorithm or a weight is more than a piece.
   void linear_widened(const LinearCall& call, const WidenedPlan& plan, Workspace scratch);
+  bool attention_in_widened(const AttentionInCall& call, const Tensor& hidden,
+                            const WidenedPlan& plan, Workspace scratch);
   bool feed_forward_widened(const FeedForwardCall& call, const WidenedPlan& plan,
                             Workspace scratch);
 

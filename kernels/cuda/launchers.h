@@ -69,6 +69,13 @@ void score_softmax(CudaContext& context, const ScoreSoftmaxCall& call);
 // types); `inner` is (1, F).
 bool fused_gemv_fits(const CudaContext& context, const Tensor& x, const Weight& weight);
 void attention_in_gemv(CudaContext& context, const AttentionInCall& call);
+
+// The end of attention_in for tokens [first, first + joined.size(0)): q, k and v from the joined
+// projections (T, (H + 2 G) · Dh), of q's type, or f32 sums with `scales` of the columns (bits of
+// bf16). It serves 16-bit types, head sizes that are multiples of 16, and aligned rows.
+bool rope_append_serves(const AttentionInCall& call);
+void rope_append(CudaContext& context, const AttentionInCall& call, const Tensor& joined,
+                 std::int64_t first = 0, const void* scales = nullptr);
 // inner = silu(h · Wgateᵀ) · (h · Wupᵀ), h = rmsnorm(x).
 void gate_up_gemv(CudaContext& context, const FeedForwardCall& call, const Tensor& inner);
 

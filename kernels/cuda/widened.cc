@@ -55,6 +55,24 @@ void CudaOps::linear_widened(const LinearCall& call, const WidenedPlan& plan, Wo
   }
 }
 
+bool CudaOps::attention_in_widened(const AttentionInCall& call, const Tensor& hidden,
+                                   const WidenedPlan& plan, Workspace scratch) {
+  if (plan.outputs < call.qkv.rows) return false;
+  context_.begin_op("attention_in");
+  void* widened = scratch.take(DType::kU8, {static_cast<std::int64_t>(plan.weight_bytes)}).data;
+  void* memory = scratch.take(DType::kU8, {static_cast<std::int64_t>(plan.sum_bytes)}).data;
+  const Weight plain = widen_weight(context_, call.qkv, hidden.dtype, widened);
+  for (std::int64_t t = 0; t < hidden.size(0); t += plan.tokens) {
+    const std::int64_t tokens = std::min(plan.tokens, hidden.size(0) - t);
+    const Tensor sums =
+        Tensor::contiguous(memory, DType::kF32, hidden.device, {tokens, call.qkv.rows});
+    const Tensor x = hidden.slice(0, t, tokens);
+    if (!matmul_.linear({.out = sums, .x = x, .weight = plain, .residual = {}})) return false;
+    rope_append(context_, call, sums, t, call.qkv.scales);
+  }
+  return true;
+}
+
 // The default body, with sums of gate and up that silu_mul scales.
 bool CudaOps::feed_forward_widened(const FeedForwardCall& call, const WidenedPlan& plan,
                                    Workspace scratch) {

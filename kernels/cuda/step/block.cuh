@@ -41,10 +41,11 @@ struct alignas(128) StepShared {
   int count, slot_count, block, blocks;
   Mbarrier full[kStepMaxSlots], empty[kStepMaxSlots];
   Mbarrier taken[kStepPartials];
-  Mbarrier routed;
+  Mbarrier routed, heard;  // a choice of experts is there; nobody fills by it any more
   // The sums of a tile, of each warp: int64 with int8 weights, else float.
   long long partial[kStepPartials][kStepWarps][kStepRows];
   std::uint16_t scales[kStepPartials][kStepRows];  // of the tile, with int8 weights
+  std::uint8_t routes;                             // choices of experts so far
   alignas(16) StepStage stage[2];  // this one and the next, for the warps that compute
   alignas(16) StepStage fill_stage[kStepFillers][2];  // the same, for each warp that fills
   alignas(16) float reduce[kStepWarps];

@@ -216,7 +216,9 @@ __device__ void fill_stage(StepFiller& f, StepShared& b, const StepStage& stage)
       return fill_product<T>(f, b, stage);
     }
     case StepKind::kMoeDown:
-      return fill_moe_down<T>(f, b, stage);
+      fill_moe_down<T>(f, b, stage);
+      mbarrier_arrive(shared_address(&b.heard));  // every lane has read the choice
+      return;
   }
 }
 

@@ -112,9 +112,11 @@ __device__ void run_stages(StepShared& b) {
     mbarrier_init(&b.empty[i], kStepSlotWarps);
   }
   for (int i = 0; i < kStepPartials; ++i) {
-    mbarrier_init(&b.taken[i], 1);
+    mbarrier_init(&b.taken[i], 32);
   }
   mbarrier_init(&b.routed, 1);
+  mbarrier_init(&b.heard, kStepFillers * 32);
+  b.routes = 0;
   fence_mbarrier_init();
 }
 

@@ -7,6 +7,18 @@
 
 namespace engine::cuda {
 
+// A choice may be written: the warps that fill are done with the one before. By a warp.
+__device__ inline void await_heard(StepShared& b) {
+  mbarrier_wait(shared_address(&b.heard), (b.routes & 1) ^ 1);
+}
+// It is written. By every lane of that warp.
+__device__ inline void tell_choice(StepShared& b) {
+  __syncwarp();
+  if (threadIdx.x % 32 != 0) return;
+  ++b.routes;
+  mbarrier_arrive(shared_address(&b.routed));
+}
+
 // Logits of all experts, of whose router the ring has the rows, and the choice among them, into
 // shared memory; tells the warps that fill. x is ready, with its values. Every thread that computes
 // calls.
@@ -26,9 +38,9 @@ __device__ __noinline__ void run_router() {
   }
   consumers_sync();  // every logit is in
   if (c.warp == 0) {
+    await_heard(b);
     route_token(b.logits, stage.experts, stage.top_k, b.chosen, b.share);
-    __syncwarp();
-    if (c.lane == 0) mbarrier_arrive(shared_address(&b.routed));
+    tell_choice(b);
   }
   consumers_sync();  // the choice is known
   c.leave(b);
@@ -89,6 +101,7 @@ __device__ __noinline__ void prepare_and_route() {
   if (warp != 0) {
     named_barrier_arrive(kStepLogitsBarrier, kStepConsumers);
   } else {
+    await_heard(b);
     named_barrier_sync(kStepLogitsBarrier, kStepConsumers);
     float logit = 0.0f;
 #pragma unroll
@@ -96,10 +109,7 @@ __device__ __noinline__ void prepare_and_route() {
       logit += b.logits[w * kStepHeldExperts + lane % kStepHeldExperts];
     }
     if (lane >= stage.experts) logit = -CUDART_INF_F;
-    route_lanes(logit, stage.experts, stage.top_k, b.chosen, b.share, [&] {
-      __syncwarp();
-      if (lane == 0) mbarrier_arrive(shared_address(&b.routed));
-    });
+    route_lanes(logit, stage.experts, stage.top_k, b.chosen, b.share, [&] { tell_choice(b); });
   }
   x.template store<kInt8, true>(b, stage, largest);
 }

@@ -293,7 +293,7 @@ __device__ void run_tile(StepConsumer& c, StepShared& b, std::uint32_t x, int ro
     total = total * b.unit * b.tiny * __uint_as_float(scale << 16);
   }
   __syncwarp();
-  if (c.lane == 0) mbarrier_arrive(shared_address(&b.taken[buffer]));
+  mbarrier_arrive(shared_address(&b.taken[buffer]));
   done(total);
 }
 

@@ -55,8 +55,8 @@ constexpr LinearCase kLinearCases[] = {
     {32, 512, 1024},
     {128, 128, 128},
     // As many tokens as it takes for int8 weights to be widened; below, in pieces of both sides.
-    {515, 96, 160},
-    {600, 131, 64},
+    {515, 24, 32},
+    {600, 67, 16},
     // Real models: the projections of LLaMA 7B and Mistral 7B, and the head.
     {1, 4096, 4096},
     {1, 6144, 4096},
@@ -176,8 +176,8 @@ constexpr BlockCase kBlockCases[] = {
     {8, 512, 4, 2, 128, 1376, 0},
     {64, 344, 2, 2, 172, 256, 17},
     {300, 128, 2, 1, 96, 172, 0},
-    {520, 64, 4, 2, 16, 96, 0},
-    {514, 48, 3, 1, 16, 44, 9},
+    {520, 32, 2, 1, 16, 48, 0},
+    {514, 16, 1, 1, 16, 12, 9},
     {1, 1024, 8, 2, 128, 2816, 77},
     {1, 4096, 32, 8, 128, 14336, 1000, true},
     {1, 4096, 32, 32, 128, 11008, 0, true},

@@ -205,8 +205,7 @@ constexpr MoeCase kMoeCases[] = {
     {1, 64, 6, 128, 64},
     {33, 64, 6, 128, 64},
     // One token, of sizes by eights, as a recorded step has them: few experts and many, a width
-    // that
-    // no warp's share divides, and one of more than a vector a thread of the step kernel.
+    // that no warp's share divides, and one of more than a vector a thread of the step kernel.
     {1, 8, 2, 96, 64},
     {1, 5, 3, 1032, 72},
     {1, 9, 2, 80, 64},

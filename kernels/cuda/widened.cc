@@ -8,6 +8,20 @@
 
 namespace engine::cuda {
 
+Weight rows_of(const Weight& weight, std::int64_t first, std::int64_t count) {
+  const FormatInfo& info = format_info(weight.format);
+  const auto row_bytes =
+      static_cast<std::int64_t>(info.row_bytes(static_cast<std::size_t>(weight.columns)));
+  const auto scale_bytes = static_cast<std::int64_t>(info.scale_bytes);
+  Weight rows = weight;
+  rows.data = static_cast<const std::byte*>(weight.data) + first * row_bytes;
+  if (weight.scales != nullptr) {
+    rows.scales = static_cast<const std::byte*>(weight.scales) + first * scale_bytes;
+  }
+  rows.rows = count;
+  return rows;
+}
+
 WidenedPlan CudaOps::widened_plan(const Tensor& x, const Weight& weight, bool aligned) const {
   if (!matmul_.enabled()) return {};
   return choose_widened({.tokens = x.size(0),

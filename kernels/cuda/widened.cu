@@ -36,7 +36,7 @@ __global__ void __launch_bounds__(kThreads)
   to[2 * at + 1] = make_uint4(c.x, c.y, d.x, d.y);
 }
 
-// Four neighbours of Out, and whether all four may be had at once.
+// Four neighbours of Out, had at once, or one element.
 template <typename Out, bool kVector>
 struct Few {
   static constexpr int kCount = kVector ? 4 : 1;
@@ -62,7 +62,7 @@ __global__ void __launch_bounds__(kThreads)
   const std::int64_t t = blockIdx.y;
   const std::int64_t n = (static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x) * kCount;
   if (n >= outputs) return;
-  float sum[kCount], scale[kCount];
+  float sum[kCount];
   if constexpr (kVector) {
     const float4 four = __ldcs(reinterpret_cast<const float4*>(sums + t * outputs + n));
     sum[0] = four.x, sum[1] = four.y, sum[2] = four.z, sum[3] = four.w;
@@ -75,27 +75,13 @@ __global__ void __launch_bounds__(kThreads)
   }
 #pragma unroll
   for (int i = 0; i < kCount; ++i) {
-    scale[i] = scale_value(scales[n + i]);
-    group.element[i] = from_f32<Out>(fmaf(sum[i], scale[i], to_f32(group.element[i])));
+    const float scale = scale_value(scales[n + i]);
+    group.element[i] = from_f32<Out>(fmaf(sum[i], scale, to_f32(group.element[i])));
   }
   *reinterpret_cast<typename Group::Raw*>(out + t * out_stride + n) = group.raw;
 }
 
 }  // namespace
-
-Weight rows_of(const Weight& weight, std::int64_t first, std::int64_t count) {
-  const FormatInfo& info = format_info(weight.format);
-  const auto row_bytes =
-      static_cast<std::int64_t>(info.row_bytes(static_cast<std::size_t>(weight.columns)));
-  const auto scale_bytes = static_cast<std::int64_t>(info.scale_bytes);
-  Weight rows = weight;
-  rows.data = static_cast<const std::byte*>(weight.data) + first * row_bytes;
-  if (weight.scales != nullptr) {
-    rows.scales = static_cast<const std::byte*>(weight.scales) + first * scale_bytes;
-  }
-  rows.rows = count;
-  return rows;
-}
 
 Weight widen_weight(CudaContext& context, const Weight& weight, DType dtype, void* to) {
   ENGINE_REQUIRE(dtype != DType::kF32 && weight.format == QuantFormat::kInt8,

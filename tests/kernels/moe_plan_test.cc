@@ -36,26 +36,20 @@ struct Layers {
     x.set(uniform(width, seed, dtype));
     for (Guarded& a : attended) a.set(uniform(width, ++seed, dtype, -attention, attention));
   }
-  void attention_out(Ops& ops, Workspace ws, int layer) {
-    const auto at = static_cast<std::size_t>(layer);
-    ops.attention_out({.x = x, .attention = attended[at], .output = output}, ws);
-  }
-  void feed_forward(Ops& ops, Workspace ws) {
-    ops.moe_feed_forward({.x = x,
-                          .norm = norm,
-                          .router = router,
-                          .gate_up = gate_up,
-                          .down = down,
-                          .experts = problem.experts,
-                          .top_k = problem.top_k},
-                         ws);
-  }
   void run(Ops& ops, Workspace ws) {
-    for (int layer = 0; layer < kLayers; ++layer) {
-      attention_out(ops, ws, layer);
-      feed_forward(ops, ws);
+    for (const Guarded& a : attended) {
+      ops.attention_out({.x = x, .attention = a, .output = output}, ws);
+      ops.moe_feed_forward({.x = x,
+                            .norm = norm,
+                            .router = router,
+                            .gate_up = gate_up,
+                            .down = down,
+                            .experts = problem.experts,
+                            .top_k = problem.top_k},
+                           ws);
     }
   }
+
   Backend& backend;
   cases::MoeCase problem;
   DType dtype;
@@ -66,17 +60,13 @@ struct Layers {
 };
 
 void check_layers(Layers& layers) {
-  Ops& ops = layers.backend.ops();
   const Workspace ws = layers.scratch.workspace();
   const std::unique_ptr<Plan> plan =
       layers.backend.record([&](Ops& recorded) { layers.run(recorded, ws); });
   for (std::uint64_t trial = 0; trial < 12; ++trial) {
     const double attention = trial % 2 == 0 ? 0.1 : 8.0;  // routes as before, or others
     layers.set(100 * trial + 1, attention);
-    for (int layer = 0; layer < kLayers; ++layer) {
-      layers.attention_out(ops, ws, layer);
-      layers.feed_forward(ops, ws);
-    }
+    layers.run(layers.backend.ops(), ws);
     const Values eager = layers.x.get("x");
     layers.set(100 * trial + 1, attention);
     plan->run();

@@ -104,9 +104,15 @@ Timing time_product(Backend& backend, const Sizes& sizes) {
                        {.seed = 1, .stream = 1});
   const PackedWeight w = backend.pack("the matrix of a product", std::move(w_memory), DType::kBF16,
                                       sizes.width, sizes.width, QuantFormat::kBF16);
+  const LinearCall call = {.out = out, .x = x, .weight = w.weight, .residual = {}};
+  const std::size_t bytes =
+      backend.workspace_bytes([&](Ops& ops, Workspace scratch) { ops.linear(call, scratch); });
+  const Buffer scratch = backend.allocate(bytes);
   return time_warm(
       *measure,
-      [&] { backend.ops().linear({.out = out, .x = x, .weight = w.weight, .residual = {}}, {}); },
+      [&] {
+        backend.ops().linear(call, {scratch.data(), bytes, backend.device()});
+      },
       sizes.product_samples, kStreamWarmUps);
 }
 

@@ -14,9 +14,9 @@ void CpuOps::rmsnorm(const RmsNormCall& call) {
   cpu::rmsnorm(context_, call);
 }
 
-void CpuOps::linear(const LinearCall& call, Workspace) {
+void CpuOps::linear(const LinearCall& call, Workspace scratch) {
   check_call(call);
-  cpu::linear(context_, call.with_bias_as_residual());
+  cpu::linear(context_, call.with_bias_as_residual(), scratch);
 }
 
 void CpuOps::rope(const RopeCall& call) {
@@ -101,6 +101,10 @@ void CpuOps::attention_backward(const AttentionGradCall& call, Workspace scratch
 
 std::size_t CpuOps::attention_scratch_bytes(const AttentionCall& call) const {
   return cpu::attention_scratch_bytes(context_.threads, call);
+}
+
+std::size_t CpuOps::linear_scratch_bytes(const LinearCall& call) const {
+  return cpu::linear_scratch_bytes(context_, call);
 }
 
 std::size_t CpuOps::moe_linear_scratch_bytes(const MoeLinearCall& call) const {

@@ -31,7 +31,7 @@ class CpuOps final : public Ops {
   void attention_batch(const AttentionBatchCall& call, Workspace scratch) override;
   void attention_backward(const AttentionGradCall& call, Workspace scratch) override;
   std::size_t attention_scratch_bytes(const AttentionCall& call) const override;
-  std::size_t linear_scratch_bytes(const LinearCall&) const override { return 0; }
+  std::size_t linear_scratch_bytes(const LinearCall& call) const override;
   std::size_t moe_linear_scratch_bytes(const MoeLinearCall& call) const override;
   std::size_t attention_batch_scratch_bytes(const AttentionBatchCall& call) const override;
   std::size_t attention_backward_scratch_bytes(const AttentionGradCall& call) const override;

@@ -15,7 +15,8 @@ void gather_gemv(const Context& context, const GatherGemvCall& call) {
     ENGINE_REQUIRE(expert_of(s) >= 0 && expert_of(s) < call.count, "gather_gemv: expert ",
                    expert_of(s), " of ", call.count);
   }
-  const std::int64_t stretch = blocking_for(1).rows, row_blocks = ceil_div(outputs, stretch);
+  const std::int64_t stretch = blocking_for(context, 1).rows,
+                     row_blocks = ceil_div(outputs, stretch);
   const std::int64_t cost = std::min(stretch, outputs) * call.weight.columns;
   const auto product = [&](std::int64_t s) {
     return Product{.context = context,

@@ -45,6 +45,9 @@ struct DotBlock {
   bool accumulate;
 };
 
+// The most columns of a block for dot_block_panels.
+inline constexpr std::int64_t kPanelColumns = 256;
+
 // A row of x in fixed point: x[k] = unit · (Σ_d digit_d[k] · 256^d − kDigitZero), rounded to
 // nearest even, so that the greatest |x| takes 22 or 23 bits: the error of any element is at most
 // 2^-22 of it.
@@ -126,6 +129,9 @@ struct Kernels {
 
   // By the format of w. Scales are not applied: see finish.
   void (*dot_block[kWeightFormats])(const DotBlock& block);
+  // The same for many tokens, at most kPanelColumns columns; null where dot_block or
+  // dot_block_bf16 serves them.
+  void (*dot_block_panels[kWeightFormats])(const DotBlock& block);
   // w and x both bf16, products exact and sums fp32; null where the machine has no such dot
   // product. Subnormal operands and sums count as zero.
   void (*dot_block_bf16)(const DotBlock& block);

@@ -9,7 +9,9 @@ namespace engine::cpu {
 
 void embed(const Context& context, const EmbedCall& call);
 void rmsnorm(const Context& context, const RmsNormCall& call);
-void linear(const Context& context, const LinearCall& call);
+void linear(const Context& context, const LinearCall& call, Workspace scratch);
+// Scratch of linear for `call`.
+std::size_t linear_scratch_bytes(const Context& context, const LinearCall& call);
 void rope(const Context& context, const RopeCall& call);
 void kv_append(const Context& context, const KvAppendCall& call);
 void attention(const Context& context, const AttentionCall& call, Workspace scratch);

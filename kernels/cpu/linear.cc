@@ -13,9 +13,65 @@ RowSet rows_of(const Tensor& tensor) {
           .outer_bytes = tensor.stride(0) * static_cast<std::int64_t>(dtype_size(tensor.dtype))};
 }
 
+// Tokens that are widened at a time: enough that threads seldom wait for each other.
+constexpr std::int64_t kWidenedTokens = 528;
+
+// Floats between widened rows; the padding keeps equal columns of different rows out of the same
+// cache set.
+std::int64_t widened_stride(std::int64_t columns) { return ceil_div(columns, 16) * 16 + 16; }
+
+// `tokens` rows of out, the first of the product's, in blocks of tokens and of rows of W.
+void multiply(const Product& product, std::int64_t tokens) {
+  const Context& context = product.context;
+  const std::int64_t rows = product.weight.rows;
+  const Blocking& blocking = blocking_for(context, product.count);
+  const std::int64_t step = block_tokens(blocking, tokens);
+  const std::int64_t token_blocks = ceil_div(tokens, step);
+  const std::int64_t row_blocks = ceil_div(rows, blocking.rows);
+  const std::int64_t cost =
+      std::min(step, tokens) * std::min(blocking.rows, rows) * product.weight.columns;
+  const auto body = [&](std::int64_t item, int worker) {
+    const std::int64_t token = item / row_blocks * step, row = item % row_blocks * blocking.rows;
+    multiply_block(product, token, std::min(step, tokens - token), row,
+                   std::min(blocking.rows, rows - row), worker);
+  };
+  parallel_for(context, token_blocks * row_blocks, cost, body,
+               adjacent_row_blocks(context, tokens, row_blocks));
+}
+
+// The same for all tokens, with x widened in scratch once for all blocks.
+void multiply_widened(const Product& product, Workspace& scratch) {
+  const Context& context = product.context;
+  const std::int64_t columns = product.weight.columns, stride = widened_stride(columns);
+  const Tensor memory =
+      scratch.take(DType::kF32, {std::min(product.count, kWidenedTokens), stride});
+  auto* widened = memory.as<float>();
+  const auto widen = context.kernels->to_float[type_index(product.x_type)];
+  for (std::int64_t first = 0; first < product.count; first += kWidenedTokens) {
+    const std::int64_t tokens = std::min(kWidenedTokens, product.count - first);
+    parallel_for(context, tokens, columns, [&](std::int64_t token, int) {
+      widen(product.x.at(first + token), widened + token * stride, columns);
+    });
+    Product part = product;
+    part.ready = widened;
+    part.ready_stride = stride;
+    part.out.base = product.out.at(first);
+    if (product.residual.base != nullptr) part.residual.base = product.residual.at(first);
+    multiply(part, tokens);
+  }
+}
+
 }  // namespace
 
-void linear(const Context& context, const LinearCall& call) {
+std::size_t linear_scratch_bytes(const Context& context, const LinearCall& call) {
+  const std::int64_t tokens = call.x.size(0);
+  if (!multiplies_panels(context, tokens)) return 0;
+  return static_cast<std::size_t>(std::min(tokens, kWidenedTokens) *
+                                  widened_stride(call.weight.columns)) *
+         sizeof(float);
+}
+
+void linear(const Context& context, const LinearCall& call, Workspace scratch) {
   Product product = {.context = context,
                      .weight = call.weight,
                      .x_type = call.x.dtype,
@@ -24,22 +80,13 @@ void linear(const Context& context, const LinearCall& call) {
                      .out = rows_of(call.out),
                      .residual = rows_of(call.residual),
                      .count = call.x.size(0)};
-  const std::int64_t all_tokens = product.count, all_rows = call.weight.rows;
-  const Blocking& blocking = blocking_for(all_tokens);
-  const std::int64_t step = block_tokens(blocking, all_tokens);
-  if (step == 0) return;
-  prepare(product);
-  const std::int64_t token_blocks = ceil_div(all_tokens, step);
-  const std::int64_t row_blocks = ceil_div(all_rows, blocking.rows);
-  const std::int64_t cost =
-      std::min(step, all_tokens) * std::min(blocking.rows, all_rows) * call.weight.columns;
-  const auto body = [&](std::int64_t item, int worker) {
-    const std::int64_t token = item / row_blocks * step, row = item % row_blocks * blocking.rows;
-    multiply_block(product, token, std::min(step, all_tokens - token), row,
-                   std::min(blocking.rows, all_rows - row), worker);
-  };
-  parallel_for(context, token_blocks * row_blocks, cost, body,
-               adjacent_row_blocks(context, all_tokens, row_blocks));
+  if (product.count == 0) return;
+  if (multiplies_panels(context, product.count)) {
+    multiply_widened(product, scratch);
+  } else {
+    prepare(product);
+    multiply(product, product.count);
+  }
 }
 
 }  // namespace engine::cpu

@@ -43,7 +43,7 @@ std::int32_t expert_of(const MoeLinearCall& call, std::int64_t row) {
 }
 
 // Stable: rows of one expert stay in the order of tokens.
-void sort_rows(const MoeLinearCall& call, Sorted& sorted) {
+void sort_rows(const Context& context, const MoeLinearCall& call, Sorted& sorted) {
   const std::int64_t rows = call.experts.numel();
   std::fill_n(sorted.begin, call.count + 1, 0);
   for (std::int64_t row = 0; row < rows; ++row) ++sorted.begin[expert_of(call, row) + 1];
@@ -56,7 +56,7 @@ void sort_rows(const MoeLinearCall& call, Sorted& sorted) {
   sorted.begin[0] = 0;
   for (std::int32_t e = 0; e < call.count; ++e) {
     const std::int32_t begin = sorted.begin[e], count = sorted.begin[e + 1] - begin;
-    const auto step = static_cast<std::int32_t>(block_tokens(blocking_for(count), count));
+    const auto step = static_cast<std::int32_t>(block_tokens(blocking_for(context, count), count));
     for (std::int32_t from = 0; from < count; from += step) {
       sorted.groups[sorted.group_count++] = {e, begin + from, std::min(step, count - from)};
     }
@@ -81,10 +81,14 @@ std::size_t moe_linear_scratch_bytes(const MoeLinearCall& call) {
 void moe_linear(const Context& context, const MoeLinearCall& call, Workspace scratch) {
   const std::int64_t top_k = call.experts.size(1), outputs = call.weight.rows / call.count;
   Sorted sorted(call, scratch.take(DType::kI32, {Sorted::words(call)}));
-  sort_rows(call, sorted);
+  sort_rows(context, call, sorted);
   if (sorted.group_count == 0) return;
-  // One stretch for groups of every size: the smallest of the blockings'.
-  const std::int64_t stretch = blocking_for(1).rows;
+  // One stretch for groups of every size: that of the greatest.
+  std::int64_t greatest = 0;
+  for (std::int64_t e = 0; e < call.count; ++e) {
+    greatest = std::max<std::int64_t>(greatest, sorted.begin[e + 1] - sorted.begin[e]);
+  }
+  const std::int64_t stretch = blocking_for(context, greatest).rows;
   const std::int64_t row_blocks = ceil_div(outputs, stretch);
   const std::int64_t rows = ceil_div(call.experts.numel(), sorted.group_count);
   const std::int64_t cost = rows * std::min(stretch, outputs) * call.weight.columns;
@@ -102,7 +106,11 @@ void moe_linear(const Context& context, const MoeLinearCall& call, Workspace scr
                              .residual = {},
                              .count = bounds[1] - bounds[0],
                              .tokens = sorted.order + group.begin};
-    multiply_block(product, 0, group.count, row, std::min(stretch, outputs - row), worker);
+    const std::int64_t end = std::min(row + stretch, outputs);
+    const std::int64_t rows_at_once = blocking_for(context, product.count).rows;
+    for (std::int64_t first = row; first < end; first += rows_at_once) {
+      multiply_block(product, 0, group.count, first, std::min(rows_at_once, end - first), worker);
+    }
   };
   parallel_for(context, sorted.group_count * row_blocks, cost, body,
                adjacent_row_blocks(context, rows, row_blocks));

@@ -11,7 +11,8 @@ constexpr std::int64_t kTokenTile = 12;  // a multiple of every register tile
 constexpr std::int64_t kFewTokens = 7;
 constexpr Blocking kFew = {.tokens = kFewTokens, .rows = 48, .columns = 4096};
 constexpr Blocking kMany = {.tokens = 132, .rows = 72, .columns = 1024};
-static_assert(kMany.tokens % kTokenTile == 0);
+constexpr Blocking kPanels = {.tokens = 132, .rows = 144, .columns = kPanelColumns};
+static_assert(kMany.tokens % kTokenTile == 0 && kPanels.tokens % kTokenTile == 0);
 
 constexpr std::size_t bytes_of(const Blocking& blocking) {
   return static_cast<std::size_t>(blocking.sum_floats() + blocking.x_floats()) * sizeof(float);
@@ -24,6 +25,7 @@ constexpr std::size_t pair_bytes_of(const Blocking& blocking) {
 }
 static_assert(bytes_of(kFew) <= Context::kScratchBytes &&
               bytes_of(kMany) <= Context::kScratchBytes &&
+              bytes_of(kPanels) <= Context::kScratchBytes &&
               pair_bytes_of(kMany) <= Context::kScratchBytes);
 
 std::int64_t index_of(const Product& p, std::int64_t token) {
@@ -60,19 +62,21 @@ const std::byte* x_at(const Product& p, std::int64_t token, std::int64_t column)
 // The product of columns [k, k + block.columns) of x, from `token` on, by block.w: in f32 …
 void dot_widened(const Product& p, const Blocking& blocking, std::int64_t token, std::int64_t k,
                  DotBlock block, float* x) {
+  const Kernels& kernels = *p.context.kernels;
+  const auto& dot =
+      multiplies_panels(p.context, p.count) ? kernels.dot_block_panels : kernels.dot_block;
   if (p.ready != nullptr) {
     block.x = static_cast<const float*>(p.ready) + token * p.ready_stride + k;
     block.x_stride = p.ready_stride;
-    p.context.kernels->dot_block[weight_index(p.weight.format)](block);
-    return;
+  } else {
+    const auto widen = kernels.to_float[type_index(p.x_type)];
+    for (std::int64_t m = 0; m < block.tokens; ++m) {
+      widen(x_at(p, token + m, k), x + m * blocking.stride(), block.columns);
+    }
+    block.x = x;
+    block.x_stride = blocking.stride();
   }
-  const auto widen = p.context.kernels->to_float[type_index(p.x_type)];
-  for (std::int64_t m = 0; m < block.tokens; ++m) {
-    widen(x_at(p, token + m, k), x + m * blocking.stride(), block.columns);
-  }
-  block.x = x;
-  block.x_stride = blocking.stride();
-  p.context.kernels->dot_block[weight_index(p.weight.format)](block);
+  dot[weight_index(p.weight.format)](block);
 }
 
 // … or in pairs of bf16.
@@ -140,7 +144,16 @@ void finish(const Product& p, const Blocking& blocking, const float* sums, std::
 
 }  // namespace
 
-const Blocking& blocking_for(std::int64_t tokens) { return tokens <= kFewTokens ? kFew : kMany; }
+bool multiplies_panels(const Context& context, std::int64_t tokens) {
+  constexpr std::int64_t kLeastTokens = 24;  // fewer don't pay for making panels
+  static_assert(kLeastTokens > kFewTokens);
+  return tokens >= kLeastTokens && context.kernels->dot_block_panels[0] != nullptr;
+}
+
+const Blocking& blocking_for(const Context& context, std::int64_t tokens) {
+  if (multiplies_panels(context, tokens)) return kPanels;
+  return tokens <= kFewTokens ? kFew : kMany;
+}
 
 std::int64_t adjacent_row_blocks(const Context& context, std::int64_t tokens,
                                  std::int64_t row_blocks) {
@@ -202,7 +215,7 @@ void prepare(Product& p) {
 
 void multiply_block(const Product& p, std::int64_t token, std::int64_t tokens, std::int64_t row,
                     std::int64_t rows, int worker) {
-  const Blocking& blocking = blocking_for(p.count);
+  const Blocking& blocking = blocking_for(p.context, p.count);
   float* sums = p.context.thread_scratch(worker);  // (tokens, rows)
   const bool pairs = multiplies_pairs(p);
   if (p.weight.columns == 0) std::fill_n(sums, blocking.sum_floats(), 0.0f);

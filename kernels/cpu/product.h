@@ -1,13 +1,15 @@
 // Rows of x by rows of a weight matrix: the body of linear and moe_linear.
 //
 // W is read where it lies, each element widened in registers: a few tokens (decoding) are bound by
-// its bytes, and with many (prefill) the widening hides behind the arithmetic. x is widened into
-// scratch: once for a few tokens, else block by block. Where the machine multiplies bf16 by bf16,
-// operands that are bf16, or int8 (which bf16 holds exactly), are not widened further; a few rows
-// of 16-bit x meet int8 as digits of a fixed-point number, whose sums of integers are exact. Work
-// is cut into blocks of rows and tokens; the columns come in pieces of fixed length, whose sums are
-// added up in fp32. So the order of every sum depends on K and on whether tokens are few or many,
-// and on nothing else. Quantised weights enter the sums as the integers they are stored as (exact
+// its bytes, and with more the widening hides behind the arithmetic. Many (prefill) pass by panels,
+// stretches of W widened with the columns outermost, where the machine's kernels have them. x is
+// widened into scratch, once for a few tokens and for panels, else block by block. Where the
+// machine multiplies bf16 by bf16, operands that are bf16, or int8 (which bf16 holds exactly), are
+// not widened further; a few rows of 16-bit x meet int8 as digits of a fixed-point number, whose
+// sums of integers are exact. Work is cut into blocks of rows and tokens; the columns come in
+// pieces of fixed length, whose sums are added up in fp32. So the order of every sum depends on K,
+// on the machine's kernels and on which of these ways the count of tokens takes, and on nothing
+// else. Quantised weights enter the sums as the integers they are stored as (exact
 // in fp32); the scale of a row multiplies its sum.
 #pragma once
 
@@ -31,7 +33,10 @@ struct Blocking {
 };
 
 // The blocking that serves `tokens` tokens.
-const Blocking& blocking_for(std::int64_t tokens);
+const Blocking& blocking_for(const Context& context, std::int64_t tokens);
+
+// Whether `tokens` tokens are multiplied by panels (Kernels::dot_block_panels), which take f32.
+bool multiplies_panels(const Context& context, std::int64_t tokens);
 
 // Blocks of a weight's rows, `row_blocks` in all, that a thread multiplies by `tokens` tokens at a
 // time. Of few tokens, for which the rows are read once: enough to read on where it stopped, by its

@@ -100,6 +100,28 @@ inline void store_part(T* p, Vec a, std::int64_t count) {
   std::memcpy(p, lanes, static_cast<std::size_t>(count) * sizeof(T));
 }
 
+// Element i of vector n goes to element n of vector i.
+inline void transpose(Vec (&square)[Vec::kLanes]) {
+  __m256 pairs[8], fours[8];
+#pragma GCC unroll 32
+  for (int i = 0; i < 8; i += 2) {
+    pairs[i] = _mm256_unpacklo_ps(square[i].v, square[i + 1].v);
+    pairs[i + 1] = _mm256_unpackhi_ps(square[i].v, square[i + 1].v);
+  }
+#pragma GCC unroll 32
+  for (int i = 0; i < 8; i += 4) {
+    fours[i] = _mm256_shuffle_ps(pairs[i], pairs[i + 2], 0x44);
+    fours[i + 1] = _mm256_shuffle_ps(pairs[i], pairs[i + 2], 0xee);
+    fours[i + 2] = _mm256_shuffle_ps(pairs[i + 1], pairs[i + 3], 0x44);
+    fours[i + 3] = _mm256_shuffle_ps(pairs[i + 1], pairs[i + 3], 0xee);
+  }
+#pragma GCC unroll 32
+  for (int i = 0; i < 4; ++i) {
+    square[i].v = _mm256_permute2f128_ps(fours[i], fours[i + 4], 0x20);
+    square[i + 4].v = _mm256_permute2f128_ps(fours[i], fours[i + 4], 0x31);
+  }
+}
+
 // x rounded to the nearest integer, ties to even.
 inline Vec round(Vec x) {
   return {_mm256_round_ps(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};

@@ -503,6 +503,7 @@ inline constexpr Kernels make_kernels(
       .dot_block = {dot_block_tiles<WidenedProduct<float>>, dot_block_tiles<WidenedProduct<f16_t>>,
                     dot_block_tiles<WidenedProduct<bf16_t>>,
                     dot_block_tiles<WidenedProduct<std::int8_t>>},
+      .dot_block_panels = {},
       .dot_block_bf16 = dot_block_bf16,
       .int8_to_bf16 = int8_to_bf16,
       .to_digits = to_digits,

@@ -271,7 +271,7 @@ TEST_CASE("backend: an interrupt stops a CPU op, and the next one runs") {
   const Guarded x(*backend, DType::kF32, {5, 344}, uniform(5 * 344, 2, DType::kF32));
   Guarded out(*backend, DType::kF32, {5, 997});
   const auto linear = [&] {
-    backend->ops().linear({.out = out, .x = x, .weight = weight, .residual = {}}, {});
+    run_linear(*backend, {.out = out, .x = x, .weight = weight, .residual = {}});
   };
   linear();
   const Values before = out.get("out");
@@ -291,11 +291,11 @@ TEST_CASE("backend: any number of CPU threads gives the same bits") {
     const std::unique_ptr<Backend> backend = make_backend({DeviceKind::kCpu, 0}, options);
     Values& all = results[threads / 2];
     for (const DType dtype : cases::kFloatTypes) {
-      for (const std::int64_t tokens : {1, 9}) {
+      for (const std::int64_t tokens : {1, 9, 40}) {
         const UploadedWeight weight(*backend, random_matrix(dtype, 997, 344, 1));
         const Guarded x(*backend, dtype, {tokens, 344}, uniform(tokens * 344, 2, dtype));
         Guarded out(*backend, dtype, {tokens, 997});
-        backend->ops().linear({.out = out, .x = x, .weight = weight, .residual = {}}, {});
+        run_linear(*backend, {.out = out, .x = x, .weight = weight, .residual = {}});
         for (const double value : out.get("linear")) all.push_back(value);
 
         const std::int64_t capacity = 700;

@@ -240,6 +240,30 @@ TEST_CASE("cpu kernels multiply blocks of every size exactly") {
   }
 }
 
+TEST_CASE("cpu kernels multiply blocks by panels of every size exactly") {
+  for (const Kernels* kernels : tables()) {
+    if (kernels->dot_block_panels[0] == nullptr) continue;
+    CAPTURE(kernels->label);
+    const bool by_pairs = kernels->dot_block_bf16 != nullptr;
+    CHECK_FALSE(by_pairs);  // only one of them may want many tokens
+    int wrong = 0;
+    const auto check = [&](std::int64_t rows, std::int64_t tokens, std::int64_t columns) {
+      const IntegerProduct product(rows, tokens, columns);
+      wrong += !product.agrees<float, float>(kernels->dot_block_panels[0]);
+      wrong += !product.agrees<f16_t, float>(kernels->dot_block_panels[1]);
+      wrong += !product.agrees<bf16_t, float>(kernels->dot_block_panels[2]);
+      wrong += !product.agrees<std::int8_t, float>(kernels->dot_block_panels[3]);
+    };
+    for (std::int64_t columns = 0; columns <= 70; ++columns) check(29, 5, columns);
+    for (std::int64_t rows = 1; rows <= 53; ++rows) {
+      for (std::int64_t tokens = 1; tokens <= 9; ++tokens) check(rows, tokens, 43);
+    }
+    check(72, 132, cpu::kPanelColumns);
+    check(71, 131, cpu::kPanelColumns - 1);
+    CHECK(wrong == 0);
+  }
+}
+
 TEST_CASE("cpu kernels quantise rows to int8 bit for bit as quant does") {
   for (const Kernels* kernels : tables()) {
     CAPTURE(kernels->label);

@@ -71,9 +71,7 @@ class LinearFixture {
     Tensor residual_tensor;
     if (variant.residual) residual_tensor = variant.in_place ? out.tensor() : added.tensor();
     const LinearCall call{.out = out, .x = x, .weight = weight_, .residual = residual_tensor};
-    GuardedWorkspace scratch(backend_, [&](Ops& ops, Workspace ws) { ops.linear(call, ws); });
-    backend_.ops().linear(call, scratch.workspace());
-    scratch.check("scratch of linear");
+    run_linear(backend_, call);
 
     const std::string what =
         concat("linear ", problem_.name(), " ", dtype_, " by ", format_info(format_).name, " to ",
@@ -174,7 +172,7 @@ TEST_CASE("linear of integers that int8 holds is exact") {
                                     QuantFormat::kInt8);
         const Guarded x_tensor(backend, dtype, {tokens, inputs}, x);
         Guarded out(backend, DType::kF32, {tokens, outputs});
-        backend.ops().linear({.out = out, .x = x_tensor, .weight = weight, .residual = {}}, {});
+        run_linear(backend, {.out = out, .x = x_tensor, .weight = weight, .residual = {}});
         check_equal(concat("linear ", dtype, " T", tokens), out.get("out"),
                     reference::linear(x, held, {}, inputs));
       }
@@ -199,7 +197,7 @@ TEST_CASE("linear of integers is exact") {
         const UploadedWeight weight(backend, matrix_of(dtype, outputs, inputs, w));
         const Guarded x_tensor(backend, dtype, {tokens, inputs}, x);
         Guarded out(backend, DType::kF32, {tokens, outputs});
-        backend.ops().linear({.out = out, .x = x_tensor, .weight = weight, .residual = {}}, {});
+        run_linear(backend, {.out = out, .x = x_tensor, .weight = weight, .residual = {}});
         check_equal(concat("linear ", dtype, " T", tokens), out.get("out"),
                     reference::linear(x, w, {}, inputs));
       }
@@ -221,7 +219,7 @@ TEST_CASE("linear by the identity returns its input") {
           const Values x = uniform(tokens * width, 41, dtype);
           const Guarded x_tensor(backend, dtype, {tokens, width}, x);
           Guarded out(backend, dtype, {tokens, width});
-          backend.ops().linear({.out = out, .x = x_tensor, .weight = weight, .residual = {}}, {});
+          run_linear(backend, {.out = out, .x = x_tensor, .weight = weight, .residual = {}});
           check_equal(concat("linear ", dtype, " D", width), out.get("out"), x);
         }
       }
@@ -244,7 +242,7 @@ TEST_CASE("linear accumulates in fp32 and rounds once") {
         for (std::int64_t t = 0; t < tokens; ++t) rows.insert(rows.end(), x.begin(), x.end());
         const Guarded x_tensor(backend, dtype, {tokens, inputs}, rows);
         Guarded out(backend, dtype, {tokens, 1});
-        backend.ops().linear({.out = out, .x = x_tensor, .weight = weight, .residual = {}}, {});
+        run_linear(backend, {.out = out, .x = x_tensor, .weight = weight, .residual = {}});
         check_equal(concat("linear ", dtype), out.get("out"),
                     Values(static_cast<std::size_t>(tokens), 0.25));
       }
@@ -263,7 +261,7 @@ TEST_CASE("linear keeps a NaN to its token, an infinity to its channel") {
       const UploadedWeight weight(backend, matrix_of(dtype, outputs, inputs, w));
       const Guarded x_tensor(backend, dtype, {tokens, inputs}, x, kOddStrides);
       Guarded out(backend, dtype, {tokens, outputs}, kOddStrides);
-      backend.ops().linear({.out = out, .x = x_tensor, .weight = weight, .residual = {}}, {});
+      run_linear(backend, {.out = out, .x = x_tensor, .weight = weight, .residual = {}});
       const Bounded expected = linear_bounded(exact(x), w, {}, inputs, dtype, dtype);
       check_close(concat("linear ", dtype), out.get("out"), expected.value, expected.error);
     }
@@ -277,8 +275,8 @@ TEST_CASE("linear saturates f16 outputs to infinity") {
         backend, matrix_of(DType::kF16, 2, 4, {100, 100, 100, 100, -100, -100, -100, -100}));
     const Guarded x_tensor(backend, DType::kF16, {1, 4}, x);
     Guarded half(backend, DType::kF16, {1, 2}), full(backend, DType::kF32, {1, 2});
-    backend.ops().linear({.out = half, .x = x_tensor, .weight = weight, .residual = {}}, {});
-    backend.ops().linear({.out = full, .x = x_tensor, .weight = weight, .residual = {}}, {});
+    run_linear(backend, {.out = half, .x = x_tensor, .weight = weight, .residual = {}});
+    run_linear(backend, {.out = full, .x = x_tensor, .weight = weight, .residual = {}});
     check_equal("f16", half.get("out"), {kInfinity, -kInfinity});
     check_equal("f32", full.get("out"), {80000, -80000});
   });
@@ -296,7 +294,7 @@ TEST_CASE("linear of weights stored in another type than the activations") {
           const Values x = uniform(tokens * inputs, 72, dtype);
           const Guarded x_tensor(backend, dtype, {tokens, inputs}, x);
           Guarded out(backend, DType::kF32, {tokens, outputs});
-          backend.ops().linear({.out = out, .x = x_tensor, .weight = weight, .residual = {}}, {});
+          run_linear(backend, {.out = out, .x = x_tensor, .weight = weight, .residual = {}});
           // Nothing narrower than fp32 may come between: fp32's own bound, whatever the types.
           const Bounded expected =
               linear_bounded(exact(x), matrix.values(), {}, inputs, DType::kF32, DType::kF32);
@@ -319,7 +317,7 @@ TEST_CASE("linear over joined weights stacks their channels") {
       const Values x = uniform(3 * 43, 64, dtype);
       const Guarded x_tensor(backend, dtype, {3, 43}, x);
       Guarded out(backend, dtype, {3, 28});
-      backend.ops().linear({.out = out, .x = x_tensor, .weight = joined, .residual = {}}, {});
+      run_linear(backend, {.out = out, .x = x_tensor, .weight = joined, .residual = {}});
       Values w = q.values();
       for (const HostMatrix& part : {k, v}) {
         for (const double value : part.values()) w.push_back(value);

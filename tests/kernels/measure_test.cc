@@ -18,6 +18,7 @@
 #include "quant/half.h"
 #include "quant/int8.h"
 #include "tests/support/backends.h"
+#include "tests/support/guarded.h"
 #include "tests/support/outcome.h"
 
 namespace engine::test {
@@ -165,7 +166,7 @@ std::vector<float> shown(Backend& backend, const Weight& weight) {
   const Tensor x = x_memory.tensor(DType::kF32, {k, k}),
                out = out_memory.tensor(DType::kF32, {k, n});
   backend.write(x, identity.data());
-  backend.ops().linear({.out = out, .x = x, .weight = weight, .residual = {}}, {});
+  run_linear(backend, {.out = out, .x = x, .weight = weight, .residual = {}});
   std::vector<float> values(static_cast<std::size_t>(k * n));
   backend.read(values.data(), out);
   return values;

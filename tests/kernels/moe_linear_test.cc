@@ -23,13 +23,12 @@ struct Side {
 };
 
 void check(Backend& backend, const cases::MoeCase& c, const Side& side, DType dtype,
-           QuantFormat format) {
+           QuantFormat format, const std::vector<std::int32_t>& chosen) {
   const std::string what = concat("moe_linear ", c.name(), " N", side.outputs, " ", dtype, " by ",
                                   format_info(format).name, side.shared ? " shared" : "");
   const std::vector<HostMatrix> matrices =
       expert_matrices(dtype, c.experts, side.outputs, side.inputs, 5);
   const UploadedWeight weight(backend, matrices, format);
-  const std::vector<std::int32_t> chosen = choose_experts(c, 6);
   const std::int64_t per_token = side.shared ? 1 : c.top_k;
   const Values x = uniform(c.tokens * per_token * side.inputs, 7, dtype);
   const Bounded expected = moe_linear_bounded(exact(x), decoded(matrices, format), chosen,
@@ -112,8 +111,9 @@ void check_cases(bool int8) {
       }
       for (const DType dtype : cases::kFloatTypes) {
         const QuantFormat format = int8 ? QuantFormat::kInt8 : plain_format(dtype);
-        check(backend, c, up, dtype, format);
-        check(backend, c, down, dtype, format);
+        const std::vector<std::int32_t> chosen = choose_experts(c, 6);
+        check(backend, c, up, dtype, format, chosen);
+        check(backend, c, down, dtype, format, chosen);
       }
     }
   });
@@ -123,6 +123,21 @@ TEST_CASE("moe_linear of every size and type is within its bound") { check_cases
 
 TEST_CASE("moe_linear of int8 weights of every size and type is within its bound") {
   check_cases(true);
+}
+
+TEST_CASE("moe_linear of an expert with many rows beside some with few") {
+  const cases::MoeCase c = {.tokens = 72, .experts = 4, .top_k = 1, .width = 43, .inner = 151};
+  std::vector<std::int32_t> chosen(72, 1);
+  for (std::size_t t = 0; t < chosen.size(); t += 4) chosen[t] = t % 12 == 0 ? 3 : 0;
+  chosen[5] = 2;
+  on_every_backend([&](Backend& backend) {
+    for (const DType dtype : cases::kFloatTypes) {
+      for (const QuantFormat format : {plain_format(dtype), QuantFormat::kInt8}) {
+        check(backend, c, {2 * c.inner, c.width, true}, dtype, format, chosen);
+        check(backend, c, {c.width, c.inner, false}, dtype, format, chosen);
+      }
+    }
+  });
 }
 
 TEST_CASE("moe_linear over identities tells experts, tokens and rows apart") {

@@ -23,7 +23,7 @@ Values columns_of(Backend& backend, const Weight& weight, const std::vector<std:
     unit[static_cast<std::size_t>(column)] = 1.0;
     const Guarded x(backend, DType::kF32, {1, weight.columns}, unit);
     Guarded y(backend, DType::kF32, {1, weight.rows});
-    backend.ops().linear({.out = y, .x = x, .weight = weight, .residual = {}}, {});
+    run_linear(backend, {.out = y, .x = x, .weight = weight, .residual = {}});
     const Values column_values = y.get("column");
     out.insert(out.end(), column_values.begin(), column_values.end());
   }

@@ -142,4 +142,11 @@ class GuardedWorkspace {
   Guarded memory_;
 };
 
+// linear in scratch of its own, between guards.
+inline void run_linear(Backend& backend, const LinearCall& call) {
+  GuardedWorkspace scratch(backend, [&](Ops& ops, Workspace ws) { ops.linear(call, ws); });
+  backend.ops().linear(call, scratch.workspace());
+  scratch.check("scratch of linear");
+}
+
 }  // namespace engine::test

@@ -22,8 +22,9 @@ inline std::string environment(const char* name) {
   return value == nullptr ? "" : value;
 }
 
-// Empty, or the instruction set that ENGINE_ISA asks for and this machine lacks.
-inline std::string missing_isa() {
+// Empty, or why the instruction set that ENGINE_ISA asks for is not tested: this machine lacks it,
+// or, where ENGINE_TEST_HIDDEN_ISA is set, takes it by itself and is tested without asking.
+inline std::string skipped_isa() {
   const std::string isa = environment("ENGINE_ISA");
 #if defined(__x86_64__)
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
@@ -31,18 +32,23 @@ inline std::string missing_isa() {
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
                       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
                       __builtin_cpu_supports("avx512vl");
-  return (isa == "avx2" && !avx2) || (isa == "avx512" && !avx512) ? isa : "";
+  const std::string own = avx512 ? "avx512" : avx2 ? "avx2" : "portable";
+  const bool missing = (isa == "avx2" && !avx2) || (isa == "avx512" && !avx512);
 #else
-  return isa == "portable" ? "" : isa;
+  const std::string own = "portable";
+  const bool missing = isa == "avx2" || isa == "avx512";
 #endif
+  if (missing) return "this machine has no " + isa;
+  const bool hidden_only = !environment("ENGINE_TEST_HIDDEN_ISA").empty();
+  return hidden_only && isa == own ? "this machine takes " + isa + " by itself" : "";
 }
 
 inline std::vector<std::unique_ptr<Backend>> make_backends() {
   std::vector<std::unique_ptr<Backend>> made;
   const std::string wanted = environment("ENGINE_TEST_DEVICES");
   if (wanted != "cuda") {
-    if (const std::string isa = missing_isa(); !isa.empty()) {
-      std::cout << "skipped: CPU: this machine has no " << isa << "\n";
+    if (const std::string reason = skipped_isa(); !reason.empty()) {
+      std::cout << "skipped: CPU: " << reason << "\n";
     } else {
       made.push_back(make_backend({DeviceKind::kCpu, 0}, {}));
     }

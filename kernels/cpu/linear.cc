@@ -13,12 +13,12 @@ RowSet rows_of(const Tensor& tensor) {
           .outer_bytes = tensor.stride(0) * static_cast<std::int64_t>(dtype_size(tensor.dtype))};
 }
 
-// Tokens that are widened at a time: enough that threads seldom wait for each other.
-constexpr std::int64_t kWidenedTokens = 528;
-
-// Floats between widened rows; the padding keeps equal columns of different rows out of the same
-// cache set.
-std::int64_t widened_stride(std::int64_t columns) { return ceil_div(columns, 16) * 16 + 16; }
+// The tokens that are widened at a time, enough that threads seldom wait for each other, by the
+// floats of a row.
+Shape widened_shape(std::int64_t tokens, std::int64_t columns) {
+  constexpr std::int64_t kMost = 528;
+  return {std::min(tokens, kMost), padded_stride(columns)};
+}
 
 // `tokens` rows of out, the first of the product's, in blocks of tokens and of rows of W.
 void multiply(const Product& product, std::int64_t tokens) {
@@ -42,13 +42,13 @@ void multiply(const Product& product, std::int64_t tokens) {
 // The same for all tokens, with x widened in scratch once for all blocks.
 void multiply_widened(const Product& product, Workspace& scratch) {
   const Context& context = product.context;
-  const std::int64_t columns = product.weight.columns, stride = widened_stride(columns);
-  const Tensor memory =
-      scratch.take(DType::kF32, {std::min(product.count, kWidenedTokens), stride});
-  auto* widened = memory.as<float>();
+  const std::int64_t columns = product.weight.columns;
+  const Shape shape = widened_shape(product.count, columns);
+  const std::int64_t step = shape[0], stride = shape[1];
+  auto* widened = scratch.take(DType::kF32, shape).as<float>();
   const auto widen = context.kernels->to_float[type_index(product.x_type)];
-  for (std::int64_t first = 0; first < product.count; first += kWidenedTokens) {
-    const std::int64_t tokens = std::min(kWidenedTokens, product.count - first);
+  for (std::int64_t first = 0; first < product.count; first += step) {
+    const std::int64_t tokens = std::min(step, product.count - first);
     parallel_for(context, tokens, columns, [&](std::int64_t token, int) {
       widen(product.x.at(first + token), widened + token * stride, columns);
     });
@@ -66,8 +66,7 @@ void multiply_widened(const Product& product, Workspace& scratch) {
 std::size_t linear_scratch_bytes(const Context& context, const LinearCall& call) {
   const std::int64_t tokens = call.x.size(0);
   if (!multiplies_panels(context, tokens)) return 0;
-  return static_cast<std::size_t>(std::min(tokens, kWidenedTokens) *
-                                  widened_stride(call.weight.columns)) *
+  return static_cast<std::size_t>(widened_shape(tokens, call.weight.columns).numel()) *
          sizeof(float);
 }
 

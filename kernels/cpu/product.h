@@ -9,8 +9,8 @@
 // sums of integers are exact. Work is cut into blocks of rows and tokens; the columns come in
 // pieces of fixed length, whose sums are added up in fp32. So the order of every sum depends on K,
 // on the machine's kernels and on which of these ways the count of tokens takes, and on nothing
-// else. Quantised weights enter the sums as the integers they are stored as (exact
-// in fp32); the scale of a row multiplies its sum.
+// else. Quantised weights enter the sums as the integers they are stored as (exact in fp32); the
+// scale of a row multiplies its sum.
 #pragma once
 
 #include <cstdint>
@@ -19,13 +19,16 @@
 
 namespace engine::cpu {
 
+// Elements between rows of f32; the padding keeps equal columns of different rows out of the same
+// cache set.
+constexpr std::int64_t padded_stride(std::int64_t columns) { return columns + 16; }
+
 // How the work is cut. A piece of x, (tokens, columns), should stay in the second-level cache, and
 // of w the rows of a register tile in the first.
 struct Blocking {
   std::int64_t tokens, rows, columns;
 
-  // Between rows of x; the padding keeps equal columns of different rows out of the same cache set.
-  constexpr std::int64_t stride() const { return columns + 16; }
+  constexpr std::int64_t stride() const { return padded_stride(columns); }
   // The same in bf16.
   constexpr std::int64_t pair_stride() const { return columns + 32; }
   constexpr std::int64_t sum_floats() const { return tokens * rows; }

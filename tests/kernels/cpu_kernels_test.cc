@@ -185,6 +185,11 @@ class IntegerProduct {
     }
     return true;
   }
+  // How many of the kernels for f32 by each format of weight don't agree.
+  int disagreeing(void (*const (&dots)[cpu::kWeightFormats])(const DotBlock&)) const {
+    return !agrees<float, float>(dots[0]) + !agrees<f16_t, float>(dots[1]) +
+           !agrees<bf16_t, float>(dots[2]) + !agrees<std::int8_t, float>(dots[3]);
+  }
 
  private:
   static float value(std::int64_t i, std::int64_t step) {
@@ -221,10 +226,7 @@ TEST_CASE("cpu kernels multiply blocks of every size exactly") {
     int wrong = 0;
     const auto check = [&](std::int64_t rows, std::int64_t tokens, std::int64_t columns) {
       const IntegerProduct product(rows, tokens, columns);
-      wrong += !product.agrees<float, float>(kernels->dot_block[0]);
-      wrong += !product.agrees<f16_t, float>(kernels->dot_block[1]);
-      wrong += !product.agrees<bf16_t, float>(kernels->dot_block[2]);
-      wrong += !product.agrees<std::int8_t, float>(kernels->dot_block[3]);
+      wrong += product.disagreeing(kernels->dot_block);
       if (kernels->dot_block_bf16 != nullptr) {
         wrong += !product.agrees<bf16_t, bf16_t>(kernels->dot_block_bf16);
       }
@@ -249,10 +251,7 @@ TEST_CASE("cpu kernels multiply blocks by panels of every size exactly") {
     int wrong = 0;
     const auto check = [&](std::int64_t rows, std::int64_t tokens, std::int64_t columns) {
       const IntegerProduct product(rows, tokens, columns);
-      wrong += !product.agrees<float, float>(kernels->dot_block_panels[0]);
-      wrong += !product.agrees<f16_t, float>(kernels->dot_block_panels[1]);
-      wrong += !product.agrees<bf16_t, float>(kernels->dot_block_panels[2]);
-      wrong += !product.agrees<std::int8_t, float>(kernels->dot_block_panels[3]);
+      wrong += product.disagreeing(kernels->dot_block_panels);
     };
     for (std::int64_t columns = 0; columns <= 70; ++columns) check(29, 5, columns);
     for (std::int64_t rows = 1; rows <= 53; ++rows) {

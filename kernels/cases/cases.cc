@@ -54,6 +54,10 @@ constexpr LinearCase kLinearCases[] = {
     {9, 257, 511},
     {32, 512, 1024},
     {128, 128, 128},
+    // Long rows that end within a slot of the step kernel's ring, behind one and two whole rounds.
+    {1, 200, 2056},
+    {1, 300, 4104},
+    {1, 100, 5000},
     // As many tokens as it takes for int8 weights to be widened; below, in pieces of both sides.
     {515, 24, 32},
     {600, 67, 16},

@@ -25,6 +25,7 @@ inline constexpr float kStepLog2e = 1.4426950408889634f;
 __device__ inline AttentionItem attention_item(const StepStage& stage, const StepSplit& split,
                                                int first, int position, int index) {
   AttentionItem item;
+  item.index = index;
   item.unit = split.splits == 1 ? index : index / split.splits;
   item.split = index - item.unit * split.splits;
   item.kv = split.units_of_group == 1 ? item.unit : item.unit / split.units_of_group;
@@ -402,20 +403,21 @@ __device__ inline __noinline__ void plan_item(int i) {
 // All items of this block. What they are is known before q is.
 template <typename T>
 __device__ void run_attention(StepShared& b, const StepStage& stage) {
-  for (int i = step_first_tile(b.block, b.blocks, stage.rotation);; i += b.blocks) {
-    if (threadIdx.x == 0) plan_item(i);
+  if (step_thread() == 0) plan_item(step_first_tile(b.block, b.blocks, stage.rotation));
+  for (;;) {
     consumers_sync();  // the item is there, and nobody reads the records of the one before
-    const int left = b.item.left;
-    if (left < 0) return;
-    if (stage.head_size == 128) {
+    if (b.item.left < 0) return;
+    const int head_size = present_stage(b).head_size;
+    if (head_size == 128) {
       run_attention_item<T, 4, true>();
-    } else if (stage.head_size == 64) {
+    } else if (head_size == 64) {
       run_attention_item<T, 2, true>();
     } else {
       run_attention_item<T, 4, false>();
     }
-    if (left < b.blocks) return;
+    if (b.item.left < b.blocks) return;
     consumers_sync();  // nobody reads the item
+    if (step_thread() == 0) plan_item(b.item.index + b.blocks);
   }
 }
 

@@ -16,7 +16,7 @@ inline constexpr int kStepPartials = 4;  // tiles whose sums may be waiting for 
 
 // An item of attention: query heads [head, head + heads) of key/value head `kv`, keys [begin, end).
 struct AttentionItem {
-  int unit, split, kv, head, heads, begin, end;
+  int index, unit, split, kv, head, heads, begin, end;
   int position;  // of this step
   int splits;    // of the unit
   int left;      // items behind this one; negative: there is no such item
@@ -75,8 +75,14 @@ __device__ inline StepShared& step_shared() {
   extern __shared__ __align__(128) char step_memory[];
   return *reinterpret_cast<StepShared*>(step_memory);
 }
+// threadIdx.x, read anew: what is worked out from it is not kept in memory across a call.
+__device__ inline unsigned step_thread() {
+  unsigned thread = 0;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+  return thread;
+}
 // That of the calling warp, one of those that compute.
-__device__ inline StepPlace& step_place(StepShared& b) { return b.places[threadIdx.x / 32]; }
+__device__ inline StepPlace& step_place(StepShared& b) { return b.places[step_thread() / 32]; }
 __device__ inline const StepStage& present_stage(StepShared& b) {
   return b.stage[step_place(b).index % 2];
 }

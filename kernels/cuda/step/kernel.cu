@@ -33,7 +33,9 @@ __device__ void run_embed(const StepShared& b, const StepStage& stage) {
 
 // Every thread that computes calls.
 template <typename T>
-__device__ void run_stage(StepShared& b, const StepStage& stage) {
+__device__ void run_stage() {
+  StepShared& b = step_shared();
+  const StepStage& stage = present_stage(b);
   switch (stage.kind) {
     case StepKind::kEmbed:
       return run_embed<T>(b, stage);
@@ -53,32 +55,43 @@ __device__ void run_stage(StepShared& b, const StepStage& stage) {
         stamp(b, 2);
         run_router<T>();
       }
-      return stage.int8_weight ? run_product<T, int>() : run_product<T, float>();
+      return present_stage(b).int8_weight ? run_product<T, int>() : run_product<T, float>();
     case StepKind::kMoeDown:
       return stage.int8_weight ? run_moe_down<T, int>() : run_moe_down<T, float>();
   }
 }
 
+// Begins the stage whose turn it is, and returns whether the block has a part in it.
+__device__ inline bool begin_stage() {
+  StepShared& b = step_shared();
+  const int thread = static_cast<int>(step_thread());
+  const int index = step_place(b).index, next = index + 1;
+  if (thread / 32 == 1 && next < b.count) copy_stage(b, &b.stage[next % 2], next, thread % 32);
+  stamp(b, 0);
+  const StepStage& stage = b.stage[index % 2];
+  return step_first_tile(b.block, b.blocks, stage.rotation) < stage.tiles ||
+         stage.kind == StepKind::kAttention || stage.kind == StepKind::kMoeUp;
+}
+__device__ inline void end_stage() {
+  StepShared& b = step_shared();
+  const unsigned thread = step_thread();
+  stamp(b, 3);
+  if (thread / 32 == 1) cp_async_wait<0>();
+  __syncwarp();
+  if (thread % 32 == 0) ++step_place(b).index;
+}
+
+// All stages. Nothing is kept across the calls here: it would be kept in local memory, and asked
+// for while every other block waits.
 template <typename T>
-__device__ void run_stages(StepShared& b) {
-  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
-  StepPlace& place = step_place(b);
-  if (lane == 0) place = {0, 0};
+__device__ void run_stages() {
+  StepShared& b = step_shared();
+  if (step_thread() % 32 == 0) step_place(b) = {0, 0};
   for (;;) {
     consumers_sync();  // this stage is there, and nobody reads the one before
-    const int next = place.index + 1;
-    if (next > b.count) return;
-    const StepStage& stage = present_stage(b);
-    if (warp == 1 && next < b.count) copy_stage(b, &b.stage[next % 2], next, lane);
-    stamp(b, 0);
-    if (step_first_tile(b.block, b.blocks, stage.rotation) < stage.tiles ||
-        stage.kind == StepKind::kAttention || stage.kind == StepKind::kMoeUp) {
-      run_stage<T>(b, stage);
-    }
-    stamp(b, 3);
-    if (warp == 1) cp_async_wait<0>();
-    __syncwarp();
-    if (lane == 0) ++place.index;
+    if (step_place(b).index >= b.count) return;
+    if (begin_stage()) run_stage<T>();
+    end_stage();
   }
 }
 
@@ -120,10 +133,18 @@ __device__ void run_stages(StepShared& b) {
   fence_mbarrier_init();
 }
 
+// A thread is launched with 96 registers. Warps that fill need fewer; with what they give back
+// nothing of the others' is spilled, where a word costs a trip past an L1 that the ring leaves
+// little of.
+constexpr int kStepLaunchRegisters = 96, kStepFillerRegisters = 64, kStepConsumerRegisters = 104;
+static_assert(kStepFillers * kStepFillerRegisters + kStepWarps * kStepConsumerRegisters <=
+              (kStepFillers + kStepWarps) * kStepLaunchRegisters);
+static_assert(kStepFillers % 4 == 0 && kStepWarps % 4 == 0, "registers move by warpgroups");
+
 template <typename T>
 __global__ void __launch_bounds__(kStepThreads, 1)
     step_kernel(const __grid_constant__ StepLaunch launch) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   StepShared& b = step_shared();
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
   pdl_launch_dependents();
@@ -134,11 +155,13 @@ __global__ void __launch_bounds__(kStepThreads, 1)
     cp_async_wait<0>();
   }
   if (warp >= kStepWarps) {
+    give_registers_back<kStepFillerRegisters>();
     fill_ring<T>(b, warp - kStepWarps, lane);
   } else {
+    take_registers<kStepConsumerRegisters>();
     clear_other_bank(b, launch);
     fetch_turns(b, launch.at);
-    run_stages<T>(b);
+    run_stages<T>();
   }
   __syncthreads();
   const auto last = static_cast<std::uint32_t>(b.blocks - 1);

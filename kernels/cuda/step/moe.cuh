@@ -31,7 +31,7 @@ __device__ __noinline__ void run_router() {
   const std::uint32_t x = operand_column<T, float>(operand);
   const int row_bytes = product_row_bytes<T, float>(stage);
   for (int first = 0; first < stage.experts; first += kStepRows) {
-    run_tile<T, false>(c, b, x, row_bytes, TileSums<float>{}, [&](float total) {
+    run_tile<T, 0>(c, b, x, row_bytes, TileSums<float>{}, [&](float total) {
       const int expert = first + c.lane;
       if (c.lane < kStepRows && expert < stage.experts) b.logits[expert] = total;
     });
@@ -134,7 +134,7 @@ __device__ __noinline__ void run_moe_down() {
     if (last && mine < stage.tiles) finish = fetch_finish<T>(b, stage, mine, 0, c.lane);
     int open = 0;
     for (int t = first_tile; t < stage.tiles; t += b.blocks, ++open) {
-      run_tile<T, false>(c, b, x, row_bytes, TileSums<Sum>{}, [&](float total) {
+      run_tile<T, 0>(c, b, x, row_bytes, TileSums<Sum>{}, [&](float total) {
         float& sum = b.open[open][c.lane % kStepRows];
         const float so_far = (s == 0 ? 0.0f : sum) + share * total;
         if (!last) {

@@ -102,17 +102,13 @@ __device__ void multiply_some(TileSums<Sum>& sums, std::uint32_t place, std::uin
 }
 
 // The warp's part of one tile, whose slots from `first` on, every kStepGroups-th, are its group's,
-// the first of them, with kBegun, in `sums` already; `x` is the lane's column, at a shared address.
-template <typename T, bool kBegun, typename Sum>
+// the first kBegun of them in `sums` already; `x` is the lane's column, at a shared address.
+template <typename T, int kBegun, typename Sum>
 __device__ void multiply_tile(const StepConsumer& c, std::uint32_t x, int row_bytes, int first,
                               TileSums<Sum>& sums) {
   StepRing own = c.ring;
-  own.advance(first);
-  int k = first * kStepChunk;
-  if constexpr (kBegun) {
-    own.advance(kStepGroups);
-    k += kStepGroups * kStepChunk;
-  }
+  own.advance(first + kBegun * kStepGroups);
+  int k = (first + kBegun * kStepGroups) * kStepChunk;
   for (; k < row_bytes; k += kStepGroups * kStepChunk) {
     const std::uint32_t column = x + static_cast<std::uint32_t>(k);
     SlotPart<Sum> part;
@@ -265,9 +261,10 @@ __device__ void finish_tile(const StepShared& b, const StepStage& stage, float v
   put(finish, from_f32<T>(value + to_f32(residual)));
 }
 
-// All warps multiply a tile, whose first slots, with kBegun, are in `sums`; one of them, the one
-// that StepConsumer::next_finished names, calls done(total of row lane % 16, scaled) at the end.
-template <typename T, bool kBegun, typename Sum, typename Done>
+// All warps multiply a tile, of which the first kBegun slots of each group are in `sums`; one of
+// them, the one that StepConsumer::next_finished names, calls done(total of row lane % 16, scaled)
+// at the end.
+template <typename T, int kBegun, typename Sum, typename Done>
 __device__ void run_tile(StepConsumer& c, StepShared& b, std::uint32_t x, int row_bytes,
                          TileSums<Sum> sums, Done done) {
   const int buffer = c.tiles % kStepPartials;
@@ -310,35 +307,42 @@ __device__ std::uint32_t operand_column(const StepOperand<T>& operand) {
   return base + static_cast<std::uint32_t>(within);
 }
 
-// The warp's part of the first slot that it has of a stage, taken into registers before x is there,
-// so that the ring goes on filling by as many slots as there are groups. It keeps no more than it
-// needs: registers are short where x is prepared.
-template <typename Sum>
-struct FirstPart {
-  SlotPart<Sum> part;
-  std::uint32_t slot, full, empty, column;  // column: of x that meets the slot
-  unsigned phase;
+// The warp's parts of the first kSlots slots of a tile that are its group's, taken into registers
+// before x is there, so that the ring goes on filling by as many slots for every group. It keeps no
+// more than it needs: registers are short where x is prepared.
+template <typename Sum, int kSlots>
+struct FirstParts {
+  SlotPart<Sum> part[kSlots];
+  std::uint32_t column;  // of x that meets the first
 
-  __device__ explicit FirstPart(const StepConsumer& c) {
-    const int first = c.place_of_group();
+  __device__ explicit FirstParts(const StepConsumer& c)
+      : column(static_cast<std::uint32_t>(c.place_of_group() * kStepChunk)) {}
+  // Where slot `i` of them is.
+  __device__ static StepRing place(int i) {
+    const StepConsumer c(step_shared());
     StepRing own = c.ring;
-    own.advance(first);
-    slot = own.slot(), full = own.slot_full(), empty = own.slot_empty(), phase = own.phase;
-    column = static_cast<std::uint32_t>(first * kStepChunk);
+    own.advance(c.place_of_group() + i * kStepGroups);
+    return own;
   }
-  __device__ bool arrived() const { return __any_sync(kFullWarp, mbarrier_test_wait(full, phase)); }
-  __device__ void take() {
-    mbarrier_wait(full, phase);
-    part.take(slot, column == 0);
+  // Takes part `i` when it or x is there; every lane of the warp calls.
+  template <typename Operand>
+  __device__ void take(int i, Operand& x) {
+    const StepRing own = place(i);
+    x.await([&] { return __any_sync(kFullWarp, mbarrier_test_wait(own.slot_full(), own.phase)); });
+    mbarrier_wait(own.slot_full(), own.phase);
+    part[i].take(own.slot(), i == 0 && column == 0);
     __syncwarp();  // every lane has read
-    if (threadIdx.x % 32 == 0) mbarrier_arrive(empty);
+    if (threadIdx.x % 32 == 0) mbarrier_arrive(own.slot_empty());
   }
   // Times x, of which the lane's column begins at `x`.
   template <typename T>
   __device__ TileSums<Sum> times(std::uint32_t x) const {
     TileSums<Sum> sums;
-    multiply_slot<T>(sums, part, x + column);
-    sums.scale = part.scale;
+#pragma unroll
+    for (unsigned i = 0; i < kSlots; ++i) {
+      multiply_slot<T>(sums, part[i], x + column + i * (kStepGroups * kStepChunk));
+    }
+    sums.scale = part[0].scale;
     return sums;
   }
 };
@@ -349,18 +353,24 @@ __device__ int product_row_bytes(const StepStage& stage) {
   return stage.columns * static_cast<int>(std::is_same_v<Sum, int> ? 1 : sizeof(T));
 }
 
-// Whether that is wanted, and every group's first slot of a tile is one of whole parts.
+// Slots of each group that are taken early, at the most: of int8 weights two were slower.
+template <typename Sum>
+inline constexpr int kMostEarly = std::is_same_v<Sum, int> ? 1 : 2;
+
+// Slots of each group of a stage that are taken early, all of whole parts.
 template <typename T, typename Sum>
-__device__ bool begins_early(const StepStage& stage) {
+__device__ int early_slots(const StepStage& stage) {
+  constexpr int kRound = kStepGroups * kStepChunk;
   const int row_bytes = product_row_bytes<T, Sum>(stage);
-  return stage.begins_early && row_bytes >= kStepGroups * kStepChunk;
+  if (!stage.begins_early || row_bytes < kRound) return 0;
+  return min(kMostEarly<Sum>, row_bytes / kRound);
 }
 
-// x, of up to kHeld vectors a thread, as prepare_operand does it, and with kEarly the warp's first
-// part of the stage times x. The part is taken when it or x is there, and so, at the latest, before
-// x is prepared: a part that might be missing until then would be kept in memory by the compiler,
-// and barriers in two branches are not for a block's warps. `column` is the lane's of x.
-template <typename T, typename Sum, int kHeld, bool kNormed, bool kEarly>
+// x, of up to kHeld vectors a thread, as prepare_operand does it, and the warp's first kEarly parts
+// of the stage times x. A part is taken when it or x is there, and so, at the latest, before x is
+// prepared: one that might be missing until then would be kept in memory by the compiler, and
+// barriers in two branches are not for a block's warps. `column` is the lane's of x.
+template <typename T, typename Sum, int kHeld, bool kNormed, int kEarly>
 __device__ TileSums<Sum> prepare_and_begin(StepShared& b, const StepStage& stage,
                                            std::uint32_t column) {
   constexpr bool kInt8 = std::is_same_v<Sum, int>;
@@ -370,10 +380,10 @@ __device__ TileSums<Sum> prepare_and_begin(StepShared& b, const StepStage& stage
     stamp(b, 1);
     x.template store<kInt8>(b, stage, x.template normalise<kInt8>(b, stage));
   };
-  if constexpr (kEarly) {
-    FirstPart<Sum> first{StepConsumer(b)};
-    x.await([&] { return first.arrived(); });
-    first.take();
+  if constexpr (kEarly > 0) {
+    FirstParts<Sum, kEarly> first{StepConsumer(b)};
+#pragma unroll
+    for (int i = 0; i < kEarly; ++i) first.take(i, x);
     complete();
     return first.template times<T>(column);
   } else {
@@ -412,8 +422,9 @@ struct ProductTiles {
     const int matrix = per_matrix < tiles ? mine / per_matrix : 0;
     finish = fetch_finish<T>(b, stage, mine - matrix * per_matrix, matrix * stage.half, lane);
   }
-  // The next tile, of which the first slots, with kBegun, are in `sums`; `x` is the lane's column.
-  template <bool kBegun, typename Sum>
+  // The next tile, of which the first kBegun slots of each group are in `sums`; `x` is the lane's
+  // column.
+  template <int kBegun, typename Sum>
   __device__ void run(StepConsumer& c, std::uint32_t x, int row_bytes, const TileSums<Sum>& sums) {
     run_tile<T, kBegun>(c, b, x, row_bytes, sums, [&](float total) {
       finish_tile<T>(b, stage, total, finish, tile, lane);
@@ -433,40 +444,57 @@ __device__ __noinline__ void run_product() {
   const std::uint32_t x = operand_column<T, Sum>(StepOperand<T>(b.x_area, stage));
   const int row_bytes = product_row_bytes<T, Sum>(stage);
   ProductTiles<T> tiles(b, stage, c);
-  while (tiles.left()) tiles.template run<false>(c, x, row_bytes, TileSums<Sum>{});
+  while (tiles.left()) tiles.template run<0>(c, x, row_bytes, TileSums<Sum>{});
   c.leave(b);
 }
 
-// The same with x, of up to kHeld vectors a thread, prepared here.
-template <typename T, typename Sum, int kHeld, bool kNormed, bool kEarly>
+// The same with x, of up to kHeld vectors a thread, prepared here. With two parts in registers,
+// where results go is worked out behind x: there is no room for it before.
+template <typename T, typename Sum, int kHeld, bool kNormed, int kEarly>
 __device__ __noinline__ void prepare_and_run() {
   StepShared& b = step_shared();
   const StepStage& stage = present_stage(b);
   const std::uint32_t x = operand_column<T, Sum>(StepOperand<T>(b.x_area, stage));
-  ProductTiles<T> tiles(b, stage, StepConsumer(b));
-  const TileSums<Sum> begun = prepare_and_begin<T, Sum, kHeld, kNormed, kEarly>(b, stage, x);
-  stamp(b, 2);
-  StepConsumer c(b);
-  const int row_bytes = product_row_bytes<T, Sum>(stage);
-  if constexpr (kEarly) tiles.template run<true>(c, x, row_bytes, begun);
-  while (tiles.left()) tiles.template run<false>(c, x, row_bytes, TileSums<Sum>{});
-  c.leave(b);
+  const auto run = [&](ProductTiles<T>& tiles, const TileSums<Sum>& begun) {
+    stamp(b, 2);
+    StepConsumer c(b);
+    const int row_bytes = product_row_bytes<T, Sum>(stage);
+    if constexpr (kEarly > 0) tiles.template run<kEarly>(c, x, row_bytes, begun);
+    while (tiles.left()) tiles.template run<0>(c, x, row_bytes, TileSums<Sum>{});
+    c.leave(b);
+  };
+  const auto prepare = [&] {
+    return prepare_and_begin<T, Sum, kHeld, kNormed, kEarly>(b, stage, x);
+  };
+  if constexpr (kEarly > 1) {
+    const TileSums<Sum> begun = prepare();
+    ProductTiles<T> tiles(b, stage, StepConsumer(b));
+    run(tiles, begun);
+  } else {
+    ProductTiles<T> tiles(b, stage, StepConsumer(b));
+    run(tiles, prepare());
+  }
+}
+
+template <typename T, typename Sum, bool kNormed>
+__device__ void prepare_and_run_vector(int early) {
+  if constexpr (kMostEarly<Sum> == 2) {
+    if (early == 2) return prepare_and_run<T, Sum, 1, kNormed, 2>();
+  }
+  early > 0 ? prepare_and_run<T, Sum, 1, kNormed, 1>() : prepare_and_run<T, Sum, 1, kNormed, 0>();
 }
 
 // A stage of kind kProduct.
 template <typename T, typename Sum>
 __device__ void run_product_stage(const StepStage& stage) {
-  const bool normed = stage.norm != nullptr, early = begins_early<T, Sum>(stage);
+  const bool normed = stage.norm != nullptr;
+  const int early = early_slots<T, Sum>(stage);
   if (stage.columns <= kStepConsumers * 8) {
-    if (early) {
-      return normed ? prepare_and_run<T, Sum, 1, true, true>()
-                    : prepare_and_run<T, Sum, 1, false, true>();
-    }
-    return normed ? prepare_and_run<T, Sum, 1, true, false>()
-                  : prepare_and_run<T, Sum, 1, false, false>();
+    return normed ? prepare_and_run_vector<T, Sum, true>(early)
+                  : prepare_and_run_vector<T, Sum, false>(early);
   }
-  if (early && stage.columns <= kStepConsumers * 32 && !normed) {
-    return prepare_and_run<T, Sum, 4, false, true>();
+  if (early > 0 && stage.columns <= kStepConsumers * 32 && !normed) {
+    return prepare_and_run<T, Sum, 4, false, kMostEarly<Sum>>();
   }
   prepare_operand<T>(stage, 0);
   stamp(step_shared(), 2);

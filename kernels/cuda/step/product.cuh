@@ -448,8 +448,8 @@ __device__ __noinline__ void run_product() {
   c.leave(b);
 }
 
-// The same with x, of up to kHeld vectors a thread, prepared here. With two parts in registers,
-// where results go is worked out behind x: there is no room for it before.
+// The same with x, of up to kHeld vectors a thread, prepared here. With more than one of them
+// or of the parts, where results go is worked out behind x: there is no room for it before.
 template <typename T, typename Sum, int kHeld, bool kNormed, int kEarly>
 __device__ __noinline__ void prepare_and_run() {
   StepShared& b = step_shared();
@@ -466,7 +466,7 @@ __device__ __noinline__ void prepare_and_run() {
   const auto prepare = [&] {
     return prepare_and_begin<T, Sum, kHeld, kNormed, kEarly>(b, stage, x);
   };
-  if constexpr (kEarly > 1) {
+  if constexpr (kHeld * kEarly > 1) {
     const TileSums<Sum> begun = prepare();
     ProductTiles<T> tiles(b, stage, StepConsumer(b));
     run(tiles, begun);

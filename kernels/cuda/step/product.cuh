@@ -476,6 +476,7 @@ __device__ __noinline__ void prepare_and_run() {
   }
 }
 
+// prepare_and_run of one vector a thread, with `early` parts (early_slots).
 template <typename T, typename Sum, bool kNormed>
 __device__ void prepare_and_run_vector(int early) {
   if constexpr (kMostEarly<Sum> == 2) {

@@ -35,6 +35,14 @@ struct DigitScale {
     second = power_of_two(shift);
     unit = power_of_two(-shift);
   }
+
+  // Times the first factor.
+  template <int kCount>
+  __device__ void begin(float (&value)[kCount]) const {
+    if (first == 1.0f) return;
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) value[i] *= first;
+  }
 };
 
 // q, the integer nearest to `scaled` (of at most 2²² in magnitude), as its digits: byte i of the

@@ -126,6 +126,10 @@ __device__ inline std::uint32_t multiply_pair<__nv_bfloat16>(std::uint32_t a, st
 __device__ inline uint4 load_vector(const void* address) {
   return *static_cast<const uint4*>(address);
 }
+// From global memory that nobody writes meanwhile.
+__device__ inline uint4 load_constant(const void* address) {
+  return __ldg(static_cast<const uint4*>(address));
+}
 __device__ inline void store_vector(void* address, uint4 raw) {
   *static_cast<uint4*>(address) = raw;
 }

@@ -43,7 +43,7 @@ struct alignas(128) StepShared {
   Mbarrier taken[kStepPartials];
   Mbarrier routed, heard;  // a choice of experts is there; nobody fills by it any more
   // The sums of a tile, of each warp: int64 with int8 weights, else float.
-  long long partial[kStepPartials][kStepWarps][kStepRows];
+  alignas(16) long long partial[kStepPartials][kStepWarps][kStepRows];
   std::uint16_t scales[kStepPartials][kStepRows];  // of the tile, with int8 weights
   std::uint8_t routes;                             // choices of experts so far
   alignas(16) StepStage stage[2];  // this one and the next, for the warps that compute
@@ -110,6 +110,11 @@ struct StepRing {
   }
   __device__ void advance(int by = 1) {
     for (at += by; at >= count; at -= count) phase ^= 1;
+  }
+  // By fewer slots than there are.
+  __device__ void retreat(int by) {
+    at -= by;
+    if (at < 0) at += count, phase ^= 1;
   }
 };
 
@@ -200,9 +205,22 @@ __device__ inline void stamp(StepShared& b, int which) {
 __device__ inline int tile_row(const StepStage& stage, int tile, int r) {
   if (stage.half == 0) return tile * kStepRows + r;
   const int pair = tile * (kStepRows / 2) + r % 8;
-  const int row = pair < stage.half ? pair : pair + pair / stage.half * stage.half;
+  const int row =
+      pair < stage.half ? pair : pair + step_quotient(pair, stage.per_half) * stage.half;
   return r < 8 ? row : row + stage.half;
 }
+
+// A tile of a stage: of which matrix, in kMoeUp of which chosen expert's gate and up, and which
+// tile of that. Choices are few.
+struct MatrixTile {
+  int matrix = 0, tile;
+
+  __device__ MatrixTile(const StepStage& stage, int of_stage) : tile(of_stage) {
+    if (stage.kind != StepKind::kMoeUp) return;
+    const int tiles = (stage.half + kStepRows / 2 - 1) / (kStepRows / 2);
+    for (; tile >= tiles; tile -= tiles) ++matrix;
+  }
+};
 
 // The tiles of a stage that are this block's.
 __device__ inline int own_tiles(const StepShared& b, const StepStage& stage) {

@@ -138,9 +138,10 @@ __device__ void fill_matrix_tile(StepFiller& f, const StepStage& stage, int inde
 // This block's tiles of a product, or of the experts of a mixture.
 template <typename T>
 __device__ void fill_product(StepFiller& f, StepShared& b, const StepStage& stage) {
-  const int per_matrix = stage.top_k > 0 ? stage.tiles / stage.top_k : stage.tiles;
   for (int t = step_first_tile(b.block, b.blocks, stage.rotation); t < stage.tiles; t += b.blocks) {
-    fill_matrix_tile<T>(f, stage, stage.top_k > 0 ? b.chosen[t / per_matrix] : 0, t % per_matrix);
+    const MatrixTile at(stage, t);
+    fill_matrix_tile<T>(f, stage, stage.kind == StepKind::kMoeUp ? b.chosen[at.matrix] : 0,
+                        at.tile);
   }
 }
 

@@ -44,18 +44,9 @@ __device__ void run_stage() {
     case StepKind::kAttention:
       return run_attention<T>(b, stage);
     case StepKind::kProduct:
-      return stage.int8_weight ? run_product_stage<T, int>(stage)
-                               : run_product_stage<T, float>(stage);
+      return stage.int8_weight ? run_any_product<T, int>(stage) : run_any_product<T, float>(stage);
     case StepKind::kMoeUp:
-      if (stage.holds_router) {
-        stage.int8_weight ? prepare_and_route<T, true>() : prepare_and_route<T, false>();
-        stamp(b, 2);
-      } else {
-        prepare_operand<T>(stage, 0);
-        stamp(b, 2);
-        run_router<T>();
-      }
-      return present_stage(b).int8_weight ? run_product<T, int>() : run_product<T, float>();
+      return stage.int8_weight ? run_moe_up<T, int>(stage) : run_moe_up<T, float>(stage);
     case StepKind::kMoeDown:
       return stage.int8_weight ? run_moe_down<T, int>() : run_moe_down<T, float>();
   }

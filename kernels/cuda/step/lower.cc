@@ -98,6 +98,7 @@ bool append(const CudaArch& arch, StepProgram* program, DType dtype, std::size_t
     drop_overwritten(&joined, stage);
     stage.by_eight = comes_by_eight(stage);
     if (stage.columns > 0) stage.per_column = 1.0f / static_cast<float>(stage.columns);
+    if (stage.half > 0) stage.per_half = 1.0f / static_cast<float>(stage.half);
     stage.rotation = joined.tiles;
     joined.tiles = (joined.tiles + stage.tiles) % arch.sms;
     joined.stages.push_back(stage);
@@ -242,8 +243,8 @@ bool lower_call(const CudaArch& arch, const AttentionInCall& call, StepProgram* 
   };
   if (!serves(arch, call.x.dtype, call.x.size(0)) || !streams(call.qkv, call.x.dtype) ||
       !is_vector_aligned(call.x) || !is_vector_aligned(call.norm) || head_size % 2 != 0 ||
-      head_size > kStepMaxTurns || !fits({capacity}) || !dense_rows(call.k_cache) ||
-      !dense_rows(call.v_cache)) {
+      head_size > kStepMaxTurns || call.qkv.rows >= kStepMaxDivided || !fits({capacity}) ||
+      !dense_rows(call.k_cache) || !dense_rows(call.v_cache)) {
     return false;
   }
   StepStage stage = product(call.qkv, call.x.data, call.q.data);

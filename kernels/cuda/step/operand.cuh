@@ -22,18 +22,47 @@ __device__ inline bool has_values(const StepStage& stage) {
   return !stage.int8_weight || stage.kind == StepKind::kMoeUp;
 }
 
-// Where x lies in the block's x_area: its values, then its digits.
+// Words of x in shared memory, in each 16 bytes, are in the order 0, 2, 1, 3: a column of the
+// product reads two of them at once (step/product.cuh).
+__device__ inline uint4 operand_order(uint4 raw) { return make_uint4(raw.x, raw.z, raw.y, raw.w); }
+
+// Where x lies in the block's x_area: its values, then its digits. Shared addresses.
 template <typename T>
 struct StepOperand {
-  T* values;            // (K)
-  std::int8_t* digits;  // (kStepDigits, plane)
-  int plane;
+  std::uint32_t values;  // (K) T
+  std::uint32_t digits;  // (kStepDigits, plane) signed bytes
+  std::uint32_t plane;
 
-  __device__ StepOperand(char* area, const StepStage& stage)
-      : values(reinterpret_cast<T*>(area)),
-        digits(reinterpret_cast<std::int8_t*>(area) +
-               (has_values(stage) ? step_align(stage.columns * static_cast<int>(sizeof(T))) : 0)),
-        plane(step_plane_bytes(stage.columns)) {}
+  __device__ StepOperand(const StepShared& b, const StepStage& stage)
+      : values(shared_address(b.x_area)),
+        digits(values + static_cast<std::uint32_t>(
+                            has_values(stage)
+                                ? step_align(stage.columns * static_cast<int>(sizeof(T)))
+                                : 0)),
+        plane(static_cast<std::uint32_t>(step_plane_bytes(stage.columns))) {}
+
+  // Eight elements from `k` on.
+  __device__ void store_values(int k, uint4 raw) const {
+    store_shared(values + static_cast<std::uint32_t>(k) * static_cast<unsigned>(sizeof(T)),
+                 operand_order(raw));
+  }
+  // Their digits, which are those of value · scale.
+  __device__ void store_digits(int k, const float (&value)[8], float scale) const {
+    std::uint32_t word[8];
+#pragma unroll
+    for (int i = 0; i < 8; ++i) word[i] = digit_word(value[i] * scale);
+    const std::uint32_t place = digits + static_cast<std::uint32_t>(k / 16 * 16 + k % 16 / 2);
+#pragma unroll
+    for (unsigned d = 0; d < kStepDigits; ++d) {
+      const unsigned pick = d | (d + 4) << 4;  // byte d of the first operand, byte d of the second
+      const std::uint32_t ab = __byte_perm(word[0], word[1], pick),
+                          cd = __byte_perm(word[2], word[3], pick);
+      const std::uint32_t ef = __byte_perm(word[4], word[5], pick),
+                          gh = __byte_perm(word[6], word[7], pick);
+      store_shared_32(place + d * plane, __byte_perm(ab, cd, 0x5410));
+      store_shared_32(place + d * plane + 8, __byte_perm(ef, gh, 0x5410));
+    }
+  }
 };
 
 template <typename T>
@@ -83,38 +112,6 @@ __device__ float larger_of(std::uint32_t pair) {
   return to_f32(*reinterpret_cast<const T*>(&most));
 }
 
-// Words of x in shared memory, in each 16 bytes, are in the order 0, 2, 1, 3: a column of the
-// product reads two of them at once (step/product.cuh).
-__device__ inline uint4 operand_order(uint4 raw) { return make_uint4(raw.x, raw.z, raw.y, raw.w); }
-
-// The digits of eight elements into the three planes at element `k`.
-template <typename T>
-__device__ void store_digits(std::int8_t* planes, int plane, int k, uint4 raw, DigitScale scale) {
-  float value[8];
-  unpack<T>(raw, value);
-  if (scale.first != 1.0f) {
-#pragma unroll
-    for (int i = 0; i < 8; ++i) value[i] *= scale.first;
-  }
-  std::uint32_t word[8];
-#pragma unroll
-  for (int i = 0; i < 8; ++i) {
-    word[i] = digit_word(value[i] * scale.second);
-  }
-#pragma unroll
-  for (unsigned d = 0; d < kStepDigits; ++d) {
-    const unsigned pick = d | (d + 4) << 4;  // byte d of the first operand, byte d of the second
-    const std::uint32_t ab = __byte_perm(word[0], word[1], pick),
-                        cd = __byte_perm(word[2], word[3], pick);
-    const std::uint32_t ef = __byte_perm(word[4], word[5], pick),
-                        gh = __byte_perm(word[6], word[7], pick);
-    auto* words = reinterpret_cast<std::uint32_t*>(planes + d * static_cast<unsigned>(plane) +
-                                                   k / 16 * 16 + k % 16 / 2);
-    words[0] = __byte_perm(ab, cd, 0x5410);
-    words[2] = __byte_perm(ef, gh, 0x5410);
-  }
-}
-
 // Sums over all threads that compute, in a fixed order, and the largest of words.
 struct OperandTotals {
   float squares;
@@ -156,7 +153,7 @@ struct OperandVectors {
 #pragma unroll
     for (int i = 0; kNormed && i < kHeld; ++i) {
       const int v = tid + i * kStepConsumers;
-      weight[i] = v < vectors ? load_vector(static_cast<const T*>(stage.norm) + v * 8)
+      weight[i] = v < vectors ? load_constant(static_cast<const T*>(stage.norm) + v * 8)
                               : make_uint4(0, 0, 0, 0);
     }
     const T* x = exchanged ? reinterpret_cast<const T*>(b.exchange + stage.x_exchange)
@@ -208,11 +205,11 @@ struct OperandVectors {
   // The values into shared memory, in the order of the product.
   __device__ void store_values(const StepShared& b, const StepStage& stage) const {
     const int tid = static_cast<int>(threadIdx.x);
-    const StepOperand<T> operand(b.x_area, stage);
+    const StepOperand<T> operand(b, stage);
 #pragma unroll
     for (int i = 0; i < kHeld; ++i) {
       const int v = tid + i * kStepConsumers;
-      if (v < stage.columns / 8) store_vector(operand.values + v * 8, operand_order(value[i]));
+      if (v < stage.columns / 8) operand.store_values(v * 8, value[i]);
     }
   }
 
@@ -220,11 +217,11 @@ struct OperandVectors {
   template <bool kInt8, bool kStored = false>
   __device__ void store(StepShared& b, const StepStage& stage, float largest) const {
     const int tid = static_cast<int>(threadIdx.x), vectors = stage.columns / 8;
-    const StepOperand<T> operand(b.x_area, stage);
-    const DigitScale digit_scale(largest);
+    const StepOperand<T> operand(b, stage);
+    const DigitScale scale(largest);
     if (kInt8 && tid == 0) {
-      b.unit = digit_scale.unit;
-      b.tiny = digit_scale.tiny;
+      b.unit = scale.unit;
+      b.tiny = scale.tiny;
     }
     T* normed = kNormed ? normed_of<T>(b, stage) : nullptr;
     const bool wants_values = !kStored && (!kInt8 || has_values(stage));
@@ -233,8 +230,13 @@ struct OperandVectors {
       const int v = tid + i * kStepConsumers;
       if (v >= vectors) break;
       if (normed != nullptr) store_vector(normed + v * 8, value[i]);
-      if (wants_values) store_vector(operand.values + v * 8, operand_order(value[i]));
-      if (kInt8) store_digits<T>(operand.digits, operand.plane, v * 8, value[i], digit_scale);
+      if (wants_values) operand.store_values(v * 8, value[i]);
+      if (kInt8) {
+        float x[8];
+        unpack<T>(value[i], x);
+        scale.begin(x);
+        operand.store_digits(v * 8, x, scale.second);
+      }
     }
     consumers_sync();
   }

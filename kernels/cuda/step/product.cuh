@@ -182,7 +182,7 @@ struct TileFinish {
 template <typename T>
 __device__ TileFinish fetch_rope(const StepShared& b, const StepStage& stage, int row, int lane) {
   TileFinish finish;
-  const int head = row / stage.head_size, d = row - head * stage.head_size;
+  const int head = step_quotient(row, stage.per_half * 0.5f), d = row - head * stage.head_size;
   if (head < stage.heads + stage.kv_heads) {
     const int pair = lane < 8 ? d : d - stage.half;
     finish.turns = true;
@@ -300,9 +300,10 @@ __device__ std::uint32_t operand_column(const StepOperand<T>& operand) {
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
   const int column = lane / 4;
   const int within = warp % kStepSlotWarps * kStepPart + lane % 4 * 16 + column % 2 * 8;
-  std::uint32_t base = shared_address(operand.values);
+  std::uint32_t base = operand.values;
   if constexpr (std::is_same_v<Sum, int>) {
-    base = shared_address(operand.digits + min(column / 2, kStepDigits - 1) * operand.plane);
+    base = operand.digits +
+           static_cast<std::uint32_t>(min(column / 2, kStepDigits - 1)) * operand.plane;
   }
   return base + static_cast<std::uint32_t>(within);
 }
@@ -400,7 +401,7 @@ template <typename T>
 struct ProductTiles {
   StepShared& b;
   const StepStage& stage;
-  int tiles, blocks, per_matrix, tile, lane;
+  int tiles, blocks, tile, lane;
   int mine;           // the next that this warp finishes
   TileFinish finish;  // of that one
 
@@ -409,7 +410,6 @@ struct ProductTiles {
         stage(of),
         tiles(of.tiles),
         blocks(block.blocks),
-        per_matrix(of.top_k > 0 ? of.tiles / of.top_k : of.tiles),
         tile(step_first_tile(block.block, block.blocks, of.rotation)),
         lane(c.lane),
         mine(tile + c.next_finished() * blocks) {
@@ -419,20 +419,23 @@ struct ProductTiles {
   __device__ void fetch() {
     finish = TileFinish{};
     if (mine >= tiles) return;
-    const int matrix = per_matrix < tiles ? mine / per_matrix : 0;
-    finish = fetch_finish<T>(b, stage, mine - matrix * per_matrix, matrix * stage.half, lane);
+    const MatrixTile at(stage, mine);
+    finish = fetch_finish<T>(b, stage, at.tile, at.matrix * stage.half, lane);
+  }
+  // The tile that is this warp's is done, with `total` the sum of row lane % kStepRows, scaled.
+  __device__ void finish_one(float total) {
+    finish_tile<T>(b, stage, total, finish, tile, lane);
+    mine += kStepWarps * blocks;
+    fetch();
   }
   // The next tile, of which the first kBegun slots of each group are in `sums`; `x` is the lane's
   // column.
   template <int kBegun, typename Sum>
   __device__ void run(StepConsumer& c, std::uint32_t x, int row_bytes, const TileSums<Sum>& sums) {
-    run_tile<T, kBegun>(c, b, x, row_bytes, sums, [&](float total) {
-      finish_tile<T>(b, stage, total, finish, tile, lane);
-      mine += kStepWarps * blocks;
-      fetch();
-    });
-    tile += blocks;
+    run_tile<T, kBegun>(c, b, x, row_bytes, sums, [&](float total) { finish_one(total); });
+    next();
   }
+  __device__ void next() { tile += blocks; }
 };
 
 // All tiles of this block in a stage of kind kProduct or kMoeUp, whose x is ready.
@@ -441,7 +444,7 @@ __device__ __noinline__ void run_product() {
   StepShared& b = step_shared();
   const StepStage& stage = present_stage(b);
   StepConsumer c(b);
-  const std::uint32_t x = operand_column<T, Sum>(StepOperand<T>(b.x_area, stage));
+  const std::uint32_t x = operand_column<T, Sum>(StepOperand<T>(b, stage));
   const int row_bytes = product_row_bytes<T, Sum>(stage);
   ProductTiles<T> tiles(b, stage, c);
   while (tiles.left()) tiles.template run<0>(c, x, row_bytes, TileSums<Sum>{});
@@ -454,7 +457,7 @@ template <typename T, typename Sum, int kHeld, bool kNormed, int kEarly>
 __device__ __noinline__ void prepare_and_run() {
   StepShared& b = step_shared();
   const StepStage& stage = present_stage(b);
-  const std::uint32_t x = operand_column<T, Sum>(StepOperand<T>(b.x_area, stage));
+  const std::uint32_t x = operand_column<T, Sum>(StepOperand<T>(b, stage));
   const auto run = [&](ProductTiles<T>& tiles, const TileSums<Sum>& begun) {
     stamp(b, 2);
     StepConsumer c(b);

@@ -74,6 +74,7 @@ struct alignas(16) StepStage {
   std::int32_t capacity = 0;  // C
   std::int32_t window = 0;    // 0: none
   float scale = 0.0f;         // of the scores
+  float per_half = 0.0f;      // 1 ÷ half
 
   const void* router = nullptr;         // (E, K) T
   std::int32_t experts = 0, top_k = 0;  // E, S
@@ -135,6 +136,13 @@ inline constexpr int kStepMaxTurns = 128;
 inline constexpr int kStepMaxHeadSize = kStepChunk / 4 / 2;  // four keys are a row of a slot
 // Units of attention (groups of query heads) whose splits are counted.
 inline constexpr int kStepMaxUnits = 1024;
+
+// n ÷ d, rounded down, by `per` = 1 ÷ d; exact below kStepMaxDivided, since what two roundings add
+// to (n + ½) ÷ d is then less than ½ ÷ d.
+inline constexpr int kStepMaxDivided = 1 << 21;
+ENGINE_STEP_FUNCTION inline int step_quotient(int n, float per) {
+  return static_cast<int>((static_cast<float>(n) + 0.5f) * per);
+}
 
 // Where row `r` of a slot begins in it.
 ENGINE_STEP_FUNCTION inline int step_row_place(int r) {

@@ -58,6 +58,9 @@ constexpr LinearCase kLinearCases[] = {
     {1, 200, 2056},
     {1, 300, 4104},
     {1, 100, 5000},
+    // Rows of whole parts of a slot, of which not every group of its warps has as many.
+    {1, 150, 4352},
+    {1, 40, 16384},
     // As many tokens as it takes for int8 weights to be widened; below, in pieces of both sides.
     {515, 24, 32},
     {600, 67, 16},
@@ -214,6 +217,8 @@ constexpr MoeCase kMoeCases[] = {
     {1, 5, 3, 1032, 72},
     {1, 9, 2, 80, 64},
     {1, 3, 2, 4104, 32},
+    // A width of one slot of the step kernel's ring for each group of warps.
+    {1, 5, 3, 4096, 40},
     {129, 17, 4, 43, 33},
     // All tokens to one expert, and to the same few.
     {7, 8, 1, 64, 96, true},

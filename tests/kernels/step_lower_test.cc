@@ -96,6 +96,55 @@ TEST_CASE("tiles are dealt out round robin, on from where the stage before stopp
   CHECK(*most - *least <= 1);
 }
 
+TEST_CASE("blocks with an item of attention have one tile of the product behind it") {
+  Operands o;
+  StepProgram program;
+  const auto bf16 = DType::kBF16;
+  const Tensor attended = o.tensor(bf16, {1, 32, 128});
+  REQUIRE(lower_call(kH200,
+                     AttentionCall{.out = attended,
+                                   .q = o.tensor(bf16, {1, 32, 128}),
+                                   .k_cache = o.tensor(bf16, {32, 512, 128}),
+                                   .v_cache = o.tensor(bf16, {32, 512, 128}),
+                                   .position = o.tensor(DType::kI32, {1}),
+                                   .scale = 0.1f,
+                                   .lse = {}},
+                     &program));
+  const auto append = [&](QuantFormat format, std::int64_t rows) {
+    StepProgram joined = program;
+    LinearCall call = linear(o, 1, rows, 4096, bf16, format);
+    call.x.data = attended.data;
+    REQUIRE(lower_call(kH200, call, &joined));
+    return joined.stages.back();
+  };
+  for (const std::int64_t rows : {2112, 4096, 8192}) {
+    const StepStage stage = append(QuantFormat::kInt8, rows);
+    std::vector<int> seen(static_cast<std::size_t>(stage.tiles), 0);
+    for (int block = 0; block < kH200.sms; ++block) {
+      const int first = step_first_tile(block, kH200.sms, stage.rotation);
+      int own = 0;
+      for (int t = first; t < stage.tiles; t += step_stride(stage, first, kH200.sms), ++own) {
+        ++seen[static_cast<std::size_t>(t)];
+      }
+      CHECK((first < 32 ? own == 1 : own >= 1));
+    }
+    CHECK(std::all_of(seen.begin(), seen.end(), [](int n) { return n == 1; }));
+  }
+  CHECK(append(QuantFormat::kInt8, 1024).heads == 0);  // not a tile for every block
+  CHECK(append(QuantFormat::kBF16, 4096).heads == 0);
+}
+
+TEST_CASE("quotients by a reciprocal are exact") {
+  for (const int divisor : {1, 2, 3, 7, 32, 43, 64, 128, 14336}) {
+    const float per = 1.0f / static_cast<float>(divisor);
+    for (int n = 0; n < kStepMaxDivided; n += n < 100000 ? 1 : 997) {
+      REQUIRE(step_quotient(n, per) == n / divisor);
+      const int last = n / divisor * divisor + divisor - 1;  // of those with this quotient
+      if (last < kStepMaxDivided) REQUIRE(step_quotient(last, per) == n / divisor);
+    }
+  }
+}
+
 TEST_CASE("products begin before x is there, but not beside a mixture") {
   Operands o;
   StepProgram program;

@@ -28,7 +28,8 @@ __device__ inline AttentionItem attention_item(const StepStage& stage, const Ste
   item.index = index;
   item.unit = split.splits == 1 ? index : index / split.splits;
   item.split = index - item.unit * split.splits;
-  item.kv = split.units_of_group == 1 ? item.unit : item.unit / split.units_of_group;
+  const float per_unit = __fdividef(1.0f, static_cast<float>(split.units_of_group));
+  item.kv = step_quotient(item.unit, per_unit);
   const int within = (item.unit - item.kv * split.units_of_group) * split.head_tile;
   item.head = item.kv * stage.group + within;
   item.heads = min(split.head_tile, stage.group - within);
@@ -36,13 +37,29 @@ __device__ inline AttentionItem attention_item(const StepStage& stage, const Ste
   item.end = min(item.begin + split.keys, position + 1);
   item.position = position;
   item.splits = split.splits;
-  item.left = (split.units * split.splits - 1 - index);
+  item.items = split.units * split.splits;
   return item;
 }
 
 // The keys that the step's token sees: [first, position].
 __device__ inline int first_key_of(const StepStage& stage, int position) {
   return stage.window > 0 ? max(0, position - stage.window + 1) : 0;
+}
+
+// How the step's attention is shared out, and how many items that makes.
+__device__ inline StepSplit attention_split(const StepShared& b, const StepStage& stage) {
+  const int position = step_position(b, stage), first = first_key_of(stage, position);
+  return step_split(position + 1 - first, stage.group, stage.kv_heads, b.blocks);
+}
+__device__ inline int attention_items(const StepShared& b, const StepStage& stage) {
+  const StepSplit split = attention_split(b, stage);
+  return split.units * split.splits;
+}
+__device__ inline AttentionItem attention_item(const StepShared& b, const StepStage& stage,
+                                               int index) {
+  const int position = step_position(b, stage);
+  return attention_item(stage, attention_split(b, stage), first_key_of(stage, position), position,
+                        index);
 }
 
 // What a warp knows of the keys it has seen. Heads have up to 32 · kBlocks elements, exactly as
@@ -61,12 +78,12 @@ struct AttentionState {
 
 // Brings q of the item into b.queries, and this step's own key and value, which belong to the item
 // that ends with them, into b.own. Each as soon as it is there; a thread brings eight elements of
-// one of them.
+// one of them. Threads of the last warps, which in a short item have no keys of the ring.
 template <typename T>
 __device__ void fetch_queries(StepShared& b, const StepStage& stage, const AttentionItem& item) {
   constexpr int kVectors = kStepMaxHeadSize / 8;
-  const int row = static_cast<int>(threadIdx.x) / kVectors;
-  const int element = static_cast<int>(threadIdx.x) % kVectors * 8;
+  const int thread = kStepConsumers - 1 - static_cast<int>(threadIdx.x);
+  const int row = thread / kVectors, element = thread % kVectors * 8;
   const bool is_query = row < item.heads, is_value = row == item.heads + 1;
   const int rows = item.heads + (item.end > item.position ? 2 : 0);
   if (row >= rows || element >= stage.head_size) return;
@@ -93,30 +110,49 @@ __device__ void fetch_queries(StepShared& b, const StepStage& stage, const Atten
 // the four keys of a lane's k in the second product adjacent.
 __device__ inline int lane_key(int g) { return g % 4 * 4 + g / 4 * 2; }
 
-// Scores, in units of log 2, of 16 keys at shared address `rows`, four to a row of the ring's slot:
-// of head t and the keys lane_key and lane_key + 1; −∞ where these are not below `keys`. Heads that
-// the item does not have get scores of whatever b.queries holds, which nobody reads.
+// A warp's 16 keys as operands of the scores: those lane_key and lane_key + 1.
+template <int kBlocks>
+struct KeyOperands {
+  uint4 first[kBlocks], second[kBlocks];
+};
+
+// Keys at shared address `rows`, four to a row of the ring's slot, of which the first `keys` exist.
 template <typename T, int kBlocks, bool kExact>
-__device__ float2 scores_of(const AttentionState<T, kBlocks, kExact>& s, std::uint32_t queries,
-                            std::uint32_t rows, int keys, float scale) {
+__device__ KeyOperands<kBlocks> load_keys(const AttentionState<T, kBlocks, kExact>& s,
+                                          std::uint32_t rows, int keys) {
   const int row_bytes = s.row_bytes(), key = lane_key(s.g);
   const int place = step_row_place(s.g % 4) + s.g / 4 * 2 * row_bytes;
   const std::uint32_t first =
       rows + static_cast<std::uint32_t>((key < keys ? place : 0) + s.t * 16);
   const std::uint32_t second =
       rows + static_cast<std::uint32_t>((key + 1 < keys ? place + row_bytes : 0) + s.t * 16);
+  KeyOperands<kBlocks> operands;
+#pragma unroll
+  for (unsigned j = 0; j < kBlocks; ++j) {
+    const bool exists = kExact || static_cast<int>(j) * 64 + s.t * 16 < row_bytes;
+    operands.first[j] = exists ? load_shared(first + j * 64) : make_uint4(0, 0, 0, 0);
+    operands.second[j] = exists ? load_shared(second + j * 64) : make_uint4(0, 0, 0, 0);
+  }
+  return operands;
+}
+
+// Scores, in units of log 2, of head t and the lane's keys; −∞ where these are not below `keys`.
+// Heads that the item does not have get scores of whatever b.queries holds, which nobody reads.
+template <typename T, int kBlocks, bool kExact>
+__device__ float2 scores_of(const AttentionState<T, kBlocks, kExact>& s,
+                            const KeyOperands<kBlocks>& operands, std::uint32_t queries, int keys,
+                            float scale) {
+  const int key = lane_key(s.g);
   const std::uint32_t query =
       queries + static_cast<std::uint32_t>(s.g / 2 * 2 * kStepMaxHeadSize + s.t * 16 + s.g % 2 * 8);
   float upper[4] = {}, lower[4] = {};
 #pragma unroll
   for (unsigned j = 0; j < kBlocks; ++j) {
-    uint4 a = make_uint4(0, 0, 0, 0), b = a;
     uint2 q = make_uint2(0, 0);
-    if (kExact || static_cast<int>(j) * 64 + s.t * 16 < row_bytes) {
-      a = load_shared(first + j * 64);
-      b = load_shared(second + j * 64);
+    if (kExact || static_cast<int>(j) * 64 + s.t * 16 < s.row_bytes()) {
       q = load_shared_pair(query + j * 64);
     }
+    const uint4 a = operands.first[j], b = operands.second[j];
     mma_16816<T>(upper, {a.x, a.y, a.z, a.w}, q.x, q.y);
     mma_16816<T>(lower, {b.x, b.y, b.z, b.w}, q.x, q.y);
   }
@@ -129,17 +165,19 @@ struct WeightColumns {
   std::uint32_t b0, b1;
 };
 
-// Takes scores (scaled, −∞ where there is no key) into the running softmax.
-template <typename T, int kBlocks, bool kExact>
+// Takes scores (scaled, −∞ where there is no key) into the running softmax, kFirst: the first ones.
+template <bool kFirst, typename T, int kBlocks, bool kExact>
 __device__ WeightColumns take_scores(AttentionState<T, kBlocks, kExact>& s, float2 score) {
   float next = fmaxf(score.x, score.y);
 #pragma unroll
   for (int offset = 4; offset < 32; offset *= 2) {
     next = fmaxf(next, __shfl_xor_sync(kFullWarp, next, offset));
   }
-  next = fmaxf(next, s.greatest);
+  if (!kFirst) next = fmaxf(next, s.greatest);
   const float reference = next == -INFINITY ? 0.0f : next;
-  if (__any_sync(kFullWarp, next != s.greatest)) {
+  if (kFirst) {
+    s.greatest = next;
+  } else if (__any_sync(kFullWarp, next != s.greatest)) {
     const float factor = exp2f(s.greatest - reference);
     s.total *= factor;
 #pragma unroll
@@ -158,17 +196,25 @@ __device__ WeightColumns take_scores(AttentionState<T, kBlocks, kExact>& s, floa
   return s.g % 2 == 0 ? WeightColumns{upper0, upper1} : WeightColumns{rest0, rest1};
 }
 
-// Adds the values of 16 keys, of which the first `keys` exist, times their weights.
+// A warp's 16 values as operands of the sums, transposed: by chunk and pair of elements.
+template <int kChunks>
+struct ValueOperands {
+  std::uint32_t word[kChunks][4][4];
+};
+
+// Values at shared address `rows`, as load_keys has its keys. What lies past them may be NaN, and
+// is 0 here.
 template <typename T, int kBlocks, bool kExact>
-__device__ void add_values(AttentionState<T, kBlocks, kExact>& s, std::uint32_t rows, int keys,
-                           WeightColumns weights) {
+__device__ ValueOperands<kBlocks / 2> load_values(const AttentionState<T, kBlocks, kExact>& s,
+                                                  std::uint32_t rows, int keys) {
   const std::uint32_t first = rows + static_cast<std::uint32_t>(step_row_place(s.t) + s.g * 16);
   const int row_bytes = s.row_bytes();
+  ValueOperands<kBlocks / 2> operands;
 #pragma unroll
   for (unsigned c = 0; c < s.kChunks; ++c) {
     uint4 value[4];
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {  // what lies past the keys may be NaN
+    for (int i = 0; i < 4; ++i) {
       const bool exists =
           s.t * 4 + i < keys && (kExact || static_cast<int>(c) * 128 + s.g * 16 < row_bytes);
       value[i] = exists ? load_shared(first + c * 128 + static_cast<std::uint32_t>(i * row_bytes))
@@ -177,14 +223,28 @@ __device__ void add_values(AttentionState<T, kBlocks, kExact>& s, std::uint32_t 
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
       const unsigned pick = j % 2 == 0 ? 0x5410 : 0x7632;
-      const auto pair = [&](uint4 a, uint4 b, bool later) {
-        return __byte_perm(j < 2 ? (later ? a.z : a.x) : (later ? a.w : a.y),
-                           j < 2 ? (later ? b.z : b.x) : (later ? b.w : b.y), pick);
-      };
-      mma_16816<T>(s.sum[c][j],
-                   {pair(value[0], value[1], false), pair(value[0], value[1], true),
-                    pair(value[2], value[3], false), pair(value[2], value[3], true)},
-                   weights.b0, weights.b1);
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {  // values i / 2 and the next, words of the second half last
+        const uint4 a = value[i / 2 * 2], b = value[i / 2 * 2 + 1];
+        const bool later = i % 2 != 0;
+        operands.word[c][j][i] =
+            __byte_perm(j < 2 ? (later ? a.z : a.x) : (later ? a.w : a.y),
+                        j < 2 ? (later ? b.z : b.x) : (later ? b.w : b.y), pick);
+      }
+    }
+  }
+  return operands;
+}
+
+// Adds values times their weights.
+template <typename T, int kBlocks, bool kExact>
+__device__ void add_values(AttentionState<T, kBlocks, kExact>& s,
+                           const ValueOperands<kBlocks / 2>& operands, WeightColumns weights) {
+#pragma unroll
+  for (int c = 0; c < s.kChunks; ++c) {
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      mma_16816<T>(s.sum[c][j], operands.word[c][j], weights.b0, weights.b1);
     }
   }
 }
@@ -199,12 +259,13 @@ __device__ void attend_chunk(StepConsumer& c, const StepShared& b,
   values.advance();
   if (!own) c.wait_slot(c.ring);
   const float2 score =
-      scores_of(s, shared_address(b.queries), own ? shared_address(b.own[0]) : c.ring.slot() + skip,
-                keys, scale);
+      scores_of(s, load_keys(s, own ? shared_address(b.own[0]) : c.ring.slot() + skip, keys),
+                shared_address(b.queries), keys, scale);
   if (!own) c.release_slot(c.ring);
-  const WeightColumns weights = take_scores(s, score);
+  const WeightColumns weights = take_scores<false>(s, score);
   if (!own) c.wait_slot(values);
-  add_values(s, own ? shared_address(b.own[1]) : values.slot() + skip, keys, weights);
+  add_values(s, load_values(s, own ? shared_address(b.own[1]) : values.slot() + skip, keys),
+             weights);
   if (!own) c.release_slot(values);
 }
 
@@ -249,6 +310,48 @@ __device__ void attend_keys(StepConsumer& c, StepShared& b, AttentionState<T, kB
       if (may_run_ahead) consumers_sync();
     }
   }
+}
+
+// Whether every warp has one chunk of an item at the most: no group of warps takes slots twice.
+__device__ inline bool is_short(const StepRing& ring, const AttentionItem& item) {
+  const int chunks = (max(0, min(item.end, item.position) - item.begin) + 15) / 16;
+  return chunks + (item.end > item.position ? 1 : 0) <= kStepWarps &&
+         ring.count >= 2 * kStepGroups - 1 + kStepInFlight;
+}
+
+// attend_keys of a short item. What comes through the ring is in registers before q is there, so
+// that behind q there is little but arithmetic.
+template <typename T, int kBlocks, bool kExact>
+__device__ void attend_short(StepConsumer& c, StepShared& b, AttentionState<T, kBlocks, kExact>& s,
+                             const StepStage& stage, const AttentionItem& item) {
+  fetch_queries<T>(b, stage, item);
+  const int left = max(0, min(item.end, item.position) - item.begin);  // keys in the ring
+  const int pairs = (left + kStepSlotKeys - 1) / kStepSlotKeys, group = c.warp / kStepSlotWarps;
+  const bool own = item.end > item.position && c.warp == (left + 15) / 16;
+  const int from_ring = own ? 0 : left - c.warp * 16, keys = own ? 1 : from_ring;
+  // A warp without keys in the ring reads what it has no use for, from where nobody writes.
+  const std::uint32_t nothing = shared_address(b.x_area);
+  const auto skip = static_cast<std::uint32_t>(step_row_place(c.warp % kStepSlotWarps * 4));
+  StepRing ring = c.ring;
+  ring.advance(2 * group);
+  if (group < pairs) c.wait_slot(ring);
+  KeyOperands<kBlocks> key_operands =
+      load_keys(s, from_ring > 0 ? ring.slot() + skip : nothing, from_ring);
+  if (group < pairs) c.release_slot(ring);
+  ring.advance();
+  if (group < pairs) c.wait_slot(ring);
+  ValueOperands<kBlocks / 2> value_operands = load_values(s, ring.slot() + skip, from_ring);
+  if (group < pairs) c.release_slot(ring);
+  c.ring.advance(2 * pairs);
+  consumers_sync();  // q is there
+  stamp(b, 1);
+  if (own) {
+    key_operands = load_keys(s, shared_address(b.own[0]), 1);
+    value_operands = load_values(s, shared_address(b.own[1]), 1);
+  }
+  const float2 score =
+      scores_of(s, key_operands, shared_address(b.queries), keys, stage.scale * kStepLog2e);
+  add_values(s, value_operands, take_scores<true>(s, score));
 }
 
 // What a split leaves of one head for the block that joins them: sums (Dh), maximum, total.
@@ -299,28 +402,38 @@ __device__ void leave_records(const AttentionState<T, kBlocks, kExact>& s, std::
 }
 
 // The warps' records of an item become results, or one record a head of this split. Every thread
-// that computes calls, after the records are there; a warp takes 32 elements of a head.
-template <typename T>
-__device__ void merge_warps(StepShared& b, const StepStage& stage, const AttentionItem& item,
-                            std::uint32_t records, int warp, int lane) {
-  const int head_size = stage.head_size, groups = (head_size + 31) / 32;
+// that computes calls, after the records are there. A warp takes 32 ÷ kParts elements of a head at
+// a time, each by kParts lanes, which share the records among them.
+template <typename T, int kParts>
+__device__ void merge_records(StepShared& b, const StepStage& stage, const AttentionItem& item,
+                              std::uint32_t records, int warp, int lane) {
+  constexpr int kLanes = 32 / kParts, kRecords = kStepWarps / kParts;
+  const int head_size = stage.head_size, groups = (head_size + kLanes - 1) / kLanes;
   const auto width = static_cast<std::uint32_t>(step_record_floats(head_size) * 4);  // bytes
   for (int i = warp; i < item.heads * groups; i += kStepWarps) {
-    const int h = i / groups, d = i % groups * 32 + lane;
+    const int h = kParts == 1 ? i / groups : 0, d = (i - h * groups) * kLanes + lane % kLanes;
     const std::uint32_t of_head = records + static_cast<std::uint32_t>(h * kStepWarps) * width;
     // Lane w % kStepWarps has the maximum and total of warp w.
-    const std::uint32_t ends = of_head + static_cast<std::uint32_t>(lane % kStepWarps) * width +
-                               static_cast<std::uint32_t>(head_size * 4);
-    const float mine = load_shared_f32(ends), greatest = warp_max<kStepWarps>(mine);
+    const uint2 ends =
+        load_shared_pair(of_head + static_cast<std::uint32_t>(lane % kStepWarps) * width +
+                         static_cast<std::uint32_t>(head_size * 4));
+    const int first = lane / kLanes * kRecords;
+    const std::uint32_t at = of_head + static_cast<std::uint32_t>(first) * width +
+                             static_cast<std::uint32_t>(min(d, head_size - 1) * 4);
+    const float mine = __uint_as_float(ends.x), greatest = warp_max<kStepWarps>(mine);
     const float weight = exp2f(mine - (greatest == -INFINITY ? 0.0f : greatest));
-    const float total = warp_sum<kStepWarps>(load_shared_f32(ends + 4) * weight);
-    std::uint32_t at = of_head + static_cast<std::uint32_t>(min(d, head_size - 1) * 4);
+    const float total = warp_sum<kStepWarps>(__uint_as_float(ends.y) * weight);
     float sum = 0.0f;
 #pragma unroll
-    for (int w = 0; w < kStepWarps; ++w, at += width) {
-      sum = fmaf(load_shared_f32(at), __shfl_sync(kFullWarp, weight, w), sum);
+    for (int w = 0; w < kRecords; ++w) {
+      sum = fmaf(load_shared_f32(at + static_cast<std::uint32_t>(w) * width),
+                 __shfl_sync(kFullWarp, weight, first + w), sum);
     }
-    if (d >= head_size) continue;
+#pragma unroll
+    for (int offset = kLanes; offset < 32; offset *= 2) {
+      sum += __shfl_xor_sync(kFullWarp, sum, offset);
+    }
+    if (lane >= kLanes || d >= head_size) continue;
     if (item.splits == 1) {
       store_attended<T>(b, stage, item.head + h, d, sum, total);
     } else {
@@ -329,6 +442,14 @@ __device__ void merge_warps(StepShared& b, const StepStage& stage, const Attenti
       if (d == 0) to[head_size] = greatest, to[head_size + 1] = total;
     }
   }
+}
+
+// One head is merged by four lanes an element, several by one.
+template <typename T>
+__device__ void merge_warps(StepShared& b, const StepStage& stage, const AttentionItem& item,
+                            std::uint32_t records, int warp, int lane) {
+  item.heads == 1 ? merge_records<T, 4>(b, stage, item, records, warp, lane)
+                  : merge_records<T, 1>(b, stage, item, records, warp, lane);
 }
 
 // Joins the splits of a unit, if this block is the last to arrive with one. Every thread that
@@ -368,56 +489,57 @@ __device__ __noinline__ void join_splits() {
   }
 }
 
-// The item b.item.
+// Item `index`, which there is. Every warp works it out for itself until q is there; behind that
+// barrier it is in shared memory.
 template <typename T, int kBlocks, bool kExact>
-__device__ __noinline__ void run_attention_item() {
+__device__ __noinline__ void run_attention_item(int index) {
   StepShared& b = step_shared();
   const StepStage& stage = present_stage(b);
-  const AttentionItem& item = b.item;
-  fetch_queries<T>(b, stage, item);
-  consumers_sync();  // they are there
-  stamp(b, 1);
   StepConsumer c(b);
   AttentionState<T, kBlocks, kExact> s;
   s.g = c.lane / 4;
   s.t = c.lane % 4;
   s.head_bytes = stage.head_size * static_cast<int>(sizeof(T));
-  attend_keys(c, b, s, stage, item);
+  {
+    const AttentionItem item = attention_item(b, stage, index);
+    if (threadIdx.x == 0) b.item = item;
+    if (is_short(c.ring, item)) {
+      attend_short(c, b, s, stage, item);
+    } else {
+      fetch_queries<T>(b, stage, item);
+      consumers_sync();  // q is there
+      stamp(b, 1);
+      attend_keys(c, b, s, stage, b.item);
+    }
+  }
   const std::uint32_t records = shared_address(b.x_area);
-  leave_records(s, records, item.heads, stage.head_size, c.warp);
+  leave_records(s, records, b.item.heads, stage.head_size, c.warp);
   c.leave(b);
   consumers_sync();  // every warp's records are there
-  merge_warps<T>(b, stage, item, records, c.warp, c.lane);
-  if (item.splits > 1) join_splits<T>();
+  merge_warps<T>(b, stage, b.item, records, c.warp, c.lane);
+  if (b.item.splits > 1) join_splits<T>();
 }
 
-// By one thread: item `i` of the stage into b.item.
-__device__ inline __noinline__ void plan_item(int i) {
+template <typename T>
+__device__ void run_attention_item(const StepStage& stage, int index) {
+  if (stage.head_size == 128) return run_attention_item<T, 4, true>(index);
+  if (stage.head_size == 64) return run_attention_item<T, 2, true>(index);
+  run_attention_item<T, 4, false>(index);
+}
+
+// All items of this block. Nothing is kept across the calls here (kernel.cu).
+template <typename T>
+__device__ __noinline__ void run_attention() {
   StepShared& b = step_shared();
   const StepStage& stage = present_stage(b);
-  const int position = step_position(b, stage), first = first_key_of(stage, position);
-  const StepSplit split = step_split(position + 1 - first, stage.group, stage.kv_heads, b.blocks);
-  b.item = attention_item(stage, split, first, position, i);
-}
-
-// All items of this block. What they are is known before q is.
-template <typename T>
-__device__ void run_attention(StepShared& b, const StepStage& stage) {
-  if (step_thread() == 0) plan_item(step_first_tile(b.block, b.blocks, stage.rotation));
+  const int first = step_first_tile(b.block, b.blocks, stage.rotation);
+  if (first >= attention_items(b, stage)) return;
+  run_attention_item<T>(stage, first);
   for (;;) {
-    consumers_sync();  // the item is there, and nobody reads the records of the one before
-    if (b.item.left < 0) return;
-    const int head_size = present_stage(b).head_size;
-    if (head_size == 128) {
-      run_attention_item<T, 4, true>();
-    } else if (head_size == 64) {
-      run_attention_item<T, 2, true>();
-    } else {
-      run_attention_item<T, 4, false>();
-    }
-    if (b.item.left < b.blocks) return;
-    consumers_sync();  // nobody reads the item
-    if (step_thread() == 0) plan_item(b.item.index + b.blocks);
+    const int next = step_shared().item.index + step_shared().blocks;
+    if (next >= step_shared().item.items) return;
+    consumers_sync();  // nobody reads the records of the item before, or which it was
+    run_attention_item<T>(present_stage(step_shared()), next);
   }
 }
 

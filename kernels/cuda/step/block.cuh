@@ -19,7 +19,7 @@ struct AttentionItem {
   int index, unit, split, kv, head, heads, begin, end;
   int position;  // of this step
   int splits;    // of the unit
-  int left;      // items behind this one; negative: there is no such item
+  int items;     // of the stage
 };
 
 // Where a warp that computes is: the stage, and the state of its StepConsumer. It outlives calls of
@@ -57,7 +57,7 @@ struct alignas(128) StepShared {
   bool stages_are_global;  // else they are the launch's own
   std::int32_t chosen[kStepMaxTopK];
   float share[kStepMaxTopK];
-  AttentionItem item;  // of this block
+  AttentionItem item;  // of this block, once its q is there
   StepPlace places[kStepWarps];
   union {                                      // of the stage that uses it
     float logits[kStepMaxExperts];             // kMoeUp; or each warp's shares of them
@@ -221,12 +221,6 @@ struct MatrixTile {
     for (; tile >= tiles; tile -= tiles) ++matrix;
   }
 };
-
-// The tiles of a stage that are this block's.
-__device__ inline int own_tiles(const StepShared& b, const StepStage& stage) {
-  const int first = step_first_tile(b.block, b.blocks, stage.rotation);
-  return first < stage.tiles ? (stage.tiles - first + b.blocks - 1) / b.blocks : 0;
-}
 
 // The position of this step's token, in the bounds of the cache.
 __device__ inline int step_position(const StepShared& b, const StepStage& stage) {

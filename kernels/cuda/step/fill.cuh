@@ -14,11 +14,11 @@ namespace engine::cuda {
 // same, and one of them copies.
 struct StepFiller {
   static constexpr int kRows = kStepRows / kStepFillers;
-  StepRing ring, oldest;  // the slot to fill, and that of kStepInFlight slots ago
+  StepRing ring, oldest;  // the slot to fill, and the first of those on their way
   int warp, lane;         // of those that fill
   std::uint64_t policy;
-  std::uint32_t slots = 0;  // taken so far
-  unsigned routes = 0;      // choices of experts waited for
+  int on_their_way = 0;
+  unsigned routes = 0;  // choices of experts waited for
 
   __device__ StepFiller(StepShared& block, int warp_of_fillers, int lane_of_warp)
       : ring(block),
@@ -27,14 +27,14 @@ struct StepFiller {
         lane(lane_of_warp),
         policy(evict_first_policy()) {}
 
-  // Waits until the next slot is free and few enough are on their way.
-  __device__ void await_slot() {
+  // Waits until the next slot is free and fewer than `most` are on their way.
+  __device__ void await_slot(int most = kStepInFlight) {
     mbarrier_wait(ring.slot_empty(), ring.phase ^ 1);
-    if (slots >= kStepInFlight) {
+    for (; on_their_way >= most; --on_their_way) {
       mbarrier_wait(oldest.slot_full(), oldest.phase);
       oldest.advance();
     }
-    ++slots;
+    ++on_their_way;
   }
   // One lane: says how many bytes this warp will bring, then brings them.
   __device__ void announce(unsigned bytes) const {
@@ -138,7 +138,9 @@ __device__ void fill_matrix_tile(StepFiller& f, const StepStage& stage, int inde
 // This block's tiles of a product, or of the experts of a mixture.
 template <typename T>
 __device__ void fill_product(StepFiller& f, StepShared& b, const StepStage& stage) {
-  for (int t = step_first_tile(b.block, b.blocks, stage.rotation); t < stage.tiles; t += b.blocks) {
+  const int begin = step_first_tile(b.block, b.blocks, stage.rotation);
+  const int stride = step_stride(stage, begin, b.blocks);
+  for (int t = begin; t < stage.tiles; t += stride) {
     const MatrixTile at(stage, t);
     fill_matrix_tile<T>(f, stage, stage.kind == StepKind::kMoeUp ? b.chosen[at.matrix] : 0,
                         at.tile);
@@ -175,6 +177,8 @@ __device__ void fill_attention(StepFiller& f, StepShared& b, const StepStage& st
     const T* keys = static_cast<const T*>(stage.k) + item.kv * stage.k_head;
     const T* values = static_cast<const T*>(stage.v) + item.kv * stage.v_head;
     const int end = min(item.end, position);
+    // Of a short item all may be on their way: they are few, and the block waits for the last.
+    const int most = is_short(f.ring, item) ? 2 * kStepGroups : kStepInFlight;
     for (int key = item.begin; key < end; key += kStepSlotKeys) {
       // Keys of this warp, four to a row of the slot.
       const int first = key + f.warp * StepFiller::kRows * 4;
@@ -183,7 +187,7 @@ __device__ void fill_attention(StepFiller& f, StepShared& b, const StepStage& st
 #pragma unroll
       for (int part = 0; part < 2; ++part) {
         const T* source = (part == 0 ? keys : values) + at;
-        f.await_slot();
+        f.await_slot(most);
         if (elect_one()) {
           f.announce(static_cast<unsigned>(count * key_bytes));
 #pragma unroll

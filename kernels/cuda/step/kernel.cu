@@ -42,9 +42,9 @@ __device__ void run_stage() {
     case StepKind::kNorm:
       return stage.norm != nullptr ? run_norm<T, true>() : run_norm<T, false>();
     case StepKind::kAttention:
-      return run_attention<T>(b, stage);
+      return run_attention<T>();
     case StepKind::kProduct:
-      return stage.int8_weight ? run_any_product<T, int>(stage) : run_any_product<T, float>(stage);
+      return run_any_product<T>(stage);
     case StepKind::kMoeUp:
       return stage.int8_weight ? run_moe_up<T, int>(stage) : run_moe_up<T, float>(stage);
     case StepKind::kMoeDown:

@@ -80,6 +80,24 @@ bool has_mixture(const StepProgram& program) {
                      [](const StepStage& stage) { return stage.kind == StepKind::kMoeUp; });
 }
 
+// A product of int8 weights behind attention, of enough tiles, leaves the most of them to blocks
+// without an item of that (one a head, while the context is short), and the next stage's tiles
+// begin where its own do. With 16-bit weights a tile takes memory longer than those blocks are
+// late.
+bool spares_attention(const StepProgram& program, StepStage* stage) {
+  if (program.stages.empty() || stage->kind != StepKind::kProduct ||
+      stage->epilogue != StepEpilogue::kStore || !stage->int8_weight) {
+    return false;
+  }
+  const StepStage& before = program.stages.back();
+  if (before.kind != StepKind::kAttention || before.heads * 3 > program.blocks ||
+      stage->tiles < program.blocks) {
+    return false;
+  }
+  stage->heads = before.heads;
+  return true;
+}
+
 // Appends stages made for elements of `dtype`, which need `x_bytes`, and `at` of the position;
 // deals out their tiles.
 bool append(const CudaArch& arch, StepProgram* program, DType dtype, std::size_t x_bytes,
@@ -100,7 +118,9 @@ bool append(const CudaArch& arch, StepProgram* program, DType dtype, std::size_t
     if (stage.columns > 0) stage.per_column = 1.0f / static_cast<float>(stage.columns);
     if (stage.half > 0) stage.per_half = 1.0f / static_cast<float>(stage.half);
     stage.rotation = joined.tiles;
-    joined.tiles = (joined.tiles + stage.tiles) % arch.sms;
+    if (!spares_attention(joined, &stage)) {
+      joined.tiles = (joined.tiles + stage.tiles) % arch.sms;
+    }
     joined.stages.push_back(stage);
   }
   const bool mixture = has_mixture(joined);

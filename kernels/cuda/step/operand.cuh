@@ -41,10 +41,13 @@ struct StepOperand {
                                 : 0)),
         plane(static_cast<std::uint32_t>(step_plane_bytes(stage.columns))) {}
 
+  // Where the value of element `k` is.
+  __device__ std::uint32_t place(int k) const {
+    return values + static_cast<std::uint32_t>(k) * static_cast<unsigned>(sizeof(T));
+  }
   // Eight elements from `k` on.
   __device__ void store_values(int k, uint4 raw) const {
-    store_shared(values + static_cast<std::uint32_t>(k) * static_cast<unsigned>(sizeof(T)),
-                 operand_order(raw));
+    store_shared(place(k), operand_order(raw));
   }
   // Their digits, which are those of value · scale.
   __device__ void store_digits(int k, const float (&value)[8], float scale) const {

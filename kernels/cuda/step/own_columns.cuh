@@ -1,30 +1,37 @@
-// Products whose rows are whole rounds of slots: a warp then multiplies the same columns of every
-// tile of a stage, so it needs those columns of x alone.
+// Products of int8 weights of which a warp multiplies the same columns of every tile of a stage, so
+// that it needs those columns of x alone.
 //
-// A warp brings them itself, eight elements a lane, and keeps them as the B operands of its
-// product: no barrier of the block lies between the last element of x and the first sum. What the
-// warps would have to agree on comes behind the sums. A warp has a unit of its own for its digits
-// (int8 weights; step/operand.cuh) and multiplies its sums, which are exact, by it. And rmsnorm,
+// A group of warps has the same slots of every tile, and a warp 256 bytes of every row in them. It
+// brings x of these columns itself, eight elements a lane: no barrier of the block lies between the
+// last element of x and the first sum. What the warps would have to agree on comes behind the sums.
+// A warp has a unit of its own for its digits (step/operand.cuh) and multiplies its sums, which are
+// exact, by it. And rmsnorm,
 //   Σ_k w_k · x_k · g_k ÷ √(mean(x²) + eps),
-// has its root behind the sum over k: x · g is rounded once where a norm by itself rounds twice,
-// and whoever finishes a tile adds up the warps' sums of squares and divides. In f16, x · g is
-// brought into range by a power of two, the warp's unit again. Limit: as in step/product.cuh.
+// has its root behind the sum over k: x · g is not rounded, and whoever finishes a tile adds up the
+// warps' sums of squares and divides. Limit: as in step/product.cuh. With 16-bit weights this was
+// slower than step/product.cuh: there the memory is busy for longer than x takes.
 #pragma once
 
-#include "kernels/cuda/step/product.cuh"
+#include "kernels/cuda/step/router.cuh"
 
 namespace engine::cuda {
 
-// Bytes of a row that the groups of warps have multiplied when each has had one slot.
-inline constexpr int kStepRound = kStepGroups * kStepChunk;
+// Whether a stage's rows are one slot of each group: then a warp keeps its x in registers for all
+// tiles. Not where the normalised x is wanted itself.
+__device__ inline bool is_own(const StepStage& stage) {
+  return stage.int8_weight && stage.columns == kStepRound && stage.normed == nullptr;
+}
 
-// Slots of a tile that are a warp's, 1 or 2. 0: the stage's rows are not of whole rounds, x is more
-// than a vector a thread, or the normalised x is wanted itself.
-template <typename T, typename Sum>
-__device__ int own_slots(const StepStage& stage) {
-  const int row_bytes = product_row_bytes<T, Sum>(stage);
-  const bool whole = row_bytes % kStepRound == 0 && stage.columns <= kStepConsumers * 8;
-  return whole && stage.normed == nullptr ? row_bytes / kStepRound : 0;
+// Vectors of x a thread, at the most, in a stage of long rows.
+inline constexpr int kOwnLongVectors = 4;
+
+// Whether a stage has long rows, of whole parts and without a norm, and a ring for them: from one
+// slot of a group to its next, in the next tile, it may be farther than kStepGroups.
+__device__ inline bool is_own_long(const StepShared& b, const StepStage& stage) {
+  return stage.int8_weight && stage.norm == nullptr && stage.columns % kStepPart == 0 &&
+         stage.columns > kStepConsumers * 8 &&
+         stage.columns <= kOwnLongVectors * kStepConsumers * 8 &&
+         b.slot_count >= 2 * kStepGroups - 1 + kStepInFlight;
 }
 
 // The larger of two magnitudes, or NaN.
@@ -47,126 +54,127 @@ struct OwnUnit {
   float factor = 1.0f, tiny = 1.0f;
 };
 
-// The eight elements of x that a lane brings, asked for when it comes about.
-template <typename T, typename Sum, bool kNormed>
-struct OwnVector {
-  static constexpr bool kInt8 = std::is_same_v<Sum, int>;
+// Eight elements of 1.
+template <typename T>
+__device__ uint4 ones() {
+  const std::uint32_t pair = pack_pair<T>(1.0f, 1.0f);
+  return make_uint4(pair, pair, pair, pair);
+}
+
+// Up to kHeld vectors of x that a lane brings, each of eight elements, asked for when it comes
+// about. With one of them there may be a norm; without, its weights are 1. The lanes of the warp
+// call together.
+template <typename T, int kHeld = 1>
+struct OwnVectors {
   const uint4* source;
   bool exchanged;
-  uint4 value, weight;  // of x, and of the norm
+  uint4 value[kHeld], weight;  // of x, and of the norm
 
-  // Where they are in x: 256 bytes of every row of a slot are a warp's.
-  __device__ static int element() {
-    constexpr int kPart = kStepPart / (kInt8 ? 1 : static_cast<int>(sizeof(T)));
-    constexpr int kLanes = kPart / 8;  // that share a slot
-    const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
-    return lane / kLanes * (kStepWarps * kPart) + warp * kPart + lane % kLanes * 8;
+  // Where they are in x: 256 bytes of every row of a slot are a warp's, and its next slot is a
+  // round farther on.
+  __device__ static int element(int i) {
+    static_assert(kStepPart == 32 * 8 && kStepRound == kStepConsumers * 8);
+    return static_cast<int>(threadIdx.x) * 8 + i * kStepRound;
   }
 
-  __device__ OwnVector(const StepShared& b, const StepStage& stage)
-      : exchanged(stage.x_exchange >= 0),
-        value(make_uint4(0, 0, 0, 0)),
-        weight(make_uint4(0, 0, 0, 0)) {
+  __device__ OwnVectors(const StepShared& b, const StepStage& stage)
+      : exchanged(stage.x_exchange >= 0), weight(ones<T>()) {
     const T* x = exchanged ? reinterpret_cast<const T*>(b.exchange + stage.x_exchange)
                            : static_cast<const T*>(stage.x);
-    source = reinterpret_cast<const uint4*>(x + element());
-    if (element() >= stage.columns) return;
-    value = load_relaxed(source);
-    if (kNormed) weight = load_constant(static_cast<const T*>(stage.norm) + element());
+    source = reinterpret_cast<const uint4*>(x + element(0));
+#pragma unroll
+    for (int i = 0; i < kHeld; ++i) {
+      value[i] = element(i) < stage.columns ? load_relaxed(source + i * kStepConsumers)
+                                            : make_uint4(0, 0, 0, 0);
+    }
+    if (kHeld == 1 && stage.norm != nullptr) {
+      weight = load_constant(static_cast<const T*>(stage.norm) + element(0));
+    }
   }
 
   // Until the warp's are there, or until stop().
   template <typename Stop>
   __device__ void await(Stop stop) {
-    if (!exchanged) return;
-    uint4 raw[1] = {value};
-    await_vectors(raw, source, 0, stop);
-    value = raw[0];
+    if (exchanged) await_vectors(value, source, kStepConsumers, stop);
   }
 
-  // The elements, times the norm's weights; of a norm the warp leaves its sum of squares. The lanes
-  // of the warp call together, here and below.
-  __device__ void read(StepShared& b, float (&x)[8]) const {
-    unpack<T>(value, x);
-    if constexpr (kNormed) {
-      float squares = 0.0f, by[8];
+  // The warp leaves its sum of squares, for a norm.
+  __device__ void leave_squares(StepShared& b) const {
+    const float squares = warp_sum(sum_of_squares<T>(value[0]));
+    if (threadIdx.x % 32 == 0) b.reduce[threadIdx.x / 32] = squares;
+  }
+  // The elements, times the norm's weights.
+  __device__ void product(float (&x)[8], int i) const {
+    unpack<T>(value[i], x);
+    if constexpr (kHeld == 1) {
+      float by[8];
       unpack<T>(weight, by);
 #pragma unroll
-      for (int i = 0; i < 8; ++i) {
-        squares += x[i] * x[i];
-        x[i] *= by[i];
-      }
-      squares = warp_sum(squares);
-      if (threadIdx.x % 32 == 0) b.reduce[threadIdx.x / 32] = squares;
+      for (int j = 0; j < 8; ++j) x[j] *= by[j];
     }
   }
 
-  // Into shared memory as elements of T. Returns the warp's unit.
-  __device__ float store_values(const StepOperand<T>& operand, const StepStage& stage,
-                                const float (&x)[8]) const {
-    float unit = 1.0f;
-    uint4 raw = value;
-    if constexpr (kNormed && std::is_same_v<T, __half>) {
-      const std::uint32_t largest = __reduce_max_sync(kFullWarp, largest_magnitude(x));
-      const int exponent = max(-100, min(static_cast<int>(largest >> 23) - 127, 100));
-      float scaled[8];
+  // Into shared memory as elements of T, for a router, by a power of two in the range of f16, which
+  // it returns.
+  __device__ float store_values(const StepOperand<T>& operand) const {
+    float x[8];
+    product(x, 0);
+    const std::uint32_t largest = __reduce_max_sync(kFullWarp, largest_magnitude(x));
+    const int exponent = max(-100, min(static_cast<int>(largest >> 23) - 127, 100));
 #pragma unroll
-      for (int i = 0; i < 8; ++i) scaled[i] = x[i] * power_of_two(-exponent);
-      unit = power_of_two(exponent);
-      raw = pack<T>(scaled);
-    } else if constexpr (kNormed) {
-      raw = pack<T>(x);
-    }
-    if (element() < stage.columns) operand.store_values(element(), raw);
-    return unit;
+    for (int j = 0; j < 8; ++j) x[j] *= power_of_two(-exponent);
+    operand.store_values(element(0), pack<T>(x));
+    return power_of_two(exponent);
   }
-  // As digits. x is used up.
-  __device__ OwnUnit store_digits(const StepOperand<T>& operand, float (&x)[8]) const {
+  // As digits.
+  __device__ OwnUnit store_digits(const StepOperand<T>& operand, const StepStage& stage) const {
     std::uint32_t largest = 0;
-    if constexpr (kNormed) {
+    if constexpr (kHeld == 1) {
+      float x[8];
+      product(x, 0);
       largest = largest_magnitude(x);
     } else {
-      largest = __float_as_uint(larger_of<T>(largest_pair(value)));
+      std::uint32_t pair = 0;
+#pragma unroll
+      for (int i = 0; i < kHeld; ++i) pair = __vmaxu2(pair, largest_pair(value[i]));
+      largest = __float_as_uint(larger_of<T>(pair));
     }
     const DigitScale scale(__uint_as_float(__reduce_max_sync(kFullWarp, largest)));
-    scale.begin(x);
-    operand.store_digits(element(), x, scale.second);
+#pragma unroll
+    for (int i = 0; i < kHeld; ++i) {
+      float x[8];
+      product(x, i);
+      scale.begin(x);
+      if (element(i) < stage.columns) operand.store_digits(element(i), x, scale.second);
+    }
     const int digit = static_cast<int>(threadIdx.x) % 4;  // of the lane's sums
-    const float weight = digit == 0 ? 1.0f : digit == 1 ? 256.0f : digit == 2 ? 65536.0f : 0.0f;
-    return {scale.unit * weight, scale.tiny};
-  }
-  // As the product with int8, or with 16-bit weights, wants them.
-  __device__ OwnUnit store(const StepOperand<T>& operand, const StepStage& stage,
-                           float (&x)[8]) const {
-    if constexpr (kInt8) return store_digits(operand, x);
-    return {store_values(operand, stage, x), 1.0f};
+    const float factor = digit == 0 ? 1.0f : digit == 1 ? 256.0f : digit == 2 ? 65536.0f : 0.0f;
+    return {scale.unit * factor, scale.tiny};
   }
 };
 
 // The lane's B operands of its warp's columns, which every tile of the stage meets.
-template <int kSlots>
 struct OwnOperand {
   static constexpr int kSteps = kStepPart / 64;
-  uint2 word[kSlots][kSteps];
+  uint2 word[kSteps];
   OwnUnit unit;
 
-  // From the lane's column at shared address `x`, where the warp's elements are.
+  // From the lane's column at shared address `x`, where the warp's digits are.
   __device__ OwnOperand(std::uint32_t x, OwnUnit of_warp) : unit(of_warp) {
     const std::uint32_t first = x + threadIdx.x / 32 / kStepSlotWarps * kStepChunk;
 #pragma unroll
-    for (unsigned i = 0; i < kSlots * kSteps; ++i) {
-      word[i / kSteps][i % kSteps] =
-          load_shared_pair(first + i / kSteps * kStepRound + i % kSteps * 64);
-    }
+    for (unsigned i = 0; i < kSteps; ++i) word[i] = load_shared_pair(first + i * 64);
   }
-  template <typename T, typename Sum>
-  __device__ void multiply_slot(TileSums<Sum>& sums, const SlotPart<Sum>& part, int slot) const {
+  template <typename T>
+  __device__ TileSums<int> times(const SlotPart<int>& part) const {
+    TileSums<int> sums;
 #pragma unroll
     for (int i = 0; i < kSteps; ++i) {
-      multiply<T>(sums.upper, part.upper[i], word[slot][i]);
-      multiply<T>(sums.lower, part.lower[i], word[slot][i]);
+      multiply<T>(sums.upper, part.upper[i], word[i]);
+      multiply<T>(sums.lower, part.lower[i], word[i]);
     }
-    if (slot == 0) sums.scale = part.scale;
+    sums.scale = part.scale;
+    return sums;
   }
 };
 
@@ -178,10 +186,6 @@ static_assert(kStepRows * kOwnRowBytes <= kStepWarps * kStepRows * 8,
               "there is StepShared::partial");
 
 // Of a quad of lanes the first gets the sum of row g and the second that of g + 8.
-__device__ inline float own_sum(const TileSums<float>& sums, OwnUnit unit) {
-  const bool odd = threadIdx.x % 2 != 0;
-  return (odd ? sums.lower[0] + sums.lower[3] : sums.upper[0] + sums.upper[3]) * unit.factor;
-}
 __device__ inline float own_sum(const TileSums<int>& sums, OwnUnit unit) {
   const bool odd = threadIdx.x % 2 != 0;
   const float upper = static_cast<float>(sums.upper[0] + sums.upper[3]) * unit.factor;
@@ -217,133 +221,185 @@ __device__ inline float own_root(const StepShared& b, const StepStage& stage) {
   return rsqrtf(fmaf(total, stage.per_column, stage.eps));
 }
 
-// The warp leaves its sums of the next tile, and one of the warps finishes it, as in run_tile.
-template <typename T, typename Sum, bool kNormed>
-__device__ void end_own_tile(StepConsumer& c, ProductTiles<T>& tiles, const TileSums<Sum>& sums,
-                             OwnUnit unit) {
-  constexpr bool kInt8 = std::is_same_v<Sum, int>;
-  StepShared& b = tiles.b;
-  const int buffer = c.tiles % kStepPartials, summed = kStepSummedBarrier + buffer;
+// The warp leaves its sums of the next tile. Returns whether it is the one that finishes the tile.
+__device__ inline bool leave_own_sums(StepConsumer& c, StepShared& b, const TileSums<int>& sums,
+                                      OwnUnit unit) {
+  const int buffer = c.tiles % kStepPartials;
   const unsigned phase = static_cast<unsigned>(c.tiles / kStepPartials) & 1;
   const bool finishes = c.next_finished() == 0;
-  const std::uint32_t left = shared_address(b.partial[buffer]);
   ++c.tiles;
   const float sum = own_sum(sums, unit);
   mbarrier_wait(shared_address(&b.taken[buffer]), phase ^ 1);  // the sums here are used up
   if (c.lane % 4 < 2) {
     const int place = (c.lane / 4 + c.lane % 2 * 8) * kOwnRowBytes + c.warp * 4;
-    store_shared_32(left + static_cast<std::uint32_t>(place), __float_as_uint(sum));
+    store_shared_32(shared_address(b.partial[buffer]) + static_cast<std::uint32_t>(place),
+                    __float_as_uint(sum));
   }
-  if (kInt8 && c.warp == 0 && c.lane < kStepRows) {
+  if (c.warp == 0 && c.lane < kStepRows) {
     b.scales[buffer][c.lane] = static_cast<std::uint16_t>(sums.scale);
   }
   __syncwarp();
-  if (!finishes) {
-    named_barrier_arrive(summed, kStepConsumers);
-  } else {
-    named_barrier_sync(summed, kStepConsumers);
-    float total = own_total(left);
-    if constexpr (kNormed) total *= own_root(b, tiles.stage);
-    if constexpr (kInt8) total *= scale_value(b.scales[buffer][c.lane % kStepRows]);
-    __syncwarp();
-    mbarrier_arrive(shared_address(&b.taken[buffer]));
-    tiles.finish_one(total);
-  }
-  tiles.next();
+  if (!finishes) named_barrier_arrive(kStepSummedBarrier + buffer, kStepConsumers);
+  return finishes;
 }
 
-// The tiles of this block; with kBegun `begun` has the warp's sums of the first.
-template <typename T, typename Sum, int kSlots, bool kNormed, bool kBegun>
-__device__ void run_own_tiles(ProductTiles<T>& tiles, const OwnOperand<kSlots>& x,
-                              const TileSums<Sum>& begun) {
+// The total of row lane % kStepRows, scaled, once all warps have left their sums: of tile `number`
+// of those that StepConsumer counts, by the warp that finishes it.
+__device__ inline float take_own_total(StepShared& b, const StepStage& stage, int number) {
+  const int buffer = number % kStepPartials;
+  named_barrier_sync(kStepSummedBarrier + buffer, kStepConsumers);
+  float total = own_total(shared_address(b.partial[buffer]));
+  if (stage.norm != nullptr) total *= own_root(b, stage);
+  total *= scale_value(b.scales[buffer][threadIdx.x % kStepRows]);
+  __syncwarp();
+  mbarrier_arrive(shared_address(&b.taken[buffer]));
+  return total;
+}
+
+// The tiles of this block, in which a warp has one slot each; of the first it has its sums in
+// `begun`, if that is not null. Whoever finishes a tile does so when the ring has no slot for it,
+// or at the end: all others wait for its sums of the tiles behind.
+template <typename T>
+__device__ void run_own_tiles(ProductTiles<T>& tiles, const OwnOperand& x,
+                              const TileSums<int>* begun) {
+  constexpr int kNone = -kStepPartials;
   StepConsumer c(tiles.b);
   StepRing own = c.ring;
   own.advance(c.warp / kStepSlotWarps);
-  if constexpr (kBegun) {
-    own.advance(kSlots * kStepGroups);
-    end_own_tile<T, Sum, kNormed>(c, tiles, begun, x.unit);
-  }
+  int owed = kNone;  // the number of the tile that the warp has to finish
+  const auto finish = [&] {
+    tiles.finish_one(take_own_total(tiles.b, tiles.stage, owed));
+    owed = kNone;
+  };
+  const auto leave = [&](const TileSums<int>& sums) {
+    if (leave_own_sums(c, tiles.b, sums, x.unit)) owed = c.tiles - 1;
+    tiles.next();
+    own.advance(kStepGroups);
+  };
+  if (begun != nullptr) leave(*begun);
   while (tiles.left()) {
-    TileSums<Sum> sums;
-#pragma unroll
-    for (int slot = 0; slot < kSlots; ++slot) {
-      SlotPart<Sum> part;
-      c.wait_slot(own);
-      part.take(own.slot(), slot == 0 && c.warp == 0);
-      c.release_slot(own);
-      x.template multiply_slot<T>(sums, part, slot);
-      own.advance(kStepGroups);
+    if (owed != kNone) {
+      const bool full = mbarrier_test_wait(own.slot_full(), own.phase);
+      if (c.tiles - owed == kStepPartials - 1 || !__all_sync(kFullWarp, full)) finish();
     }
-    end_own_tile<T, Sum, kNormed>(c, tiles, sums, x.unit);
+    SlotPart<int> part;
+    c.wait_slot(own);
+    part.take(own.slot(), c.warp == 0);
+    c.release_slot(own);
+    leave(x.times<T>(part));
   }
+  if (owed != kNone) finish();
   own.retreat(c.warp / kStepSlotWarps);
   c.ring = own;
   c.leave(tiles.b);
 }
 
-// A stage of kind kProduct. With kEarly the warp's slots of the first tile are taken before x is
-// there (FirstParts), and of two where results go is worked out behind x: there is no room for it
-// before.
-template <typename T, typename Sum, int kSlots, bool kNormed, bool kEarly>
+// A stage of kind kProduct for is_own, with kEarly the warp's slot of the first tile taken before x
+// is there (FirstParts); or, with kRoutes, kMoeUp whose router the warps hold.
+template <typename T, bool kEarly, bool kRoutes>
 __device__ __noinline__ void run_own_product() {
   StepShared& b = step_shared();
   const StepStage& stage = present_stage(b);
-  OwnVector<T, Sum, kNormed> vector(b, stage);
+  OwnVectors<T> vector(b, stage);
+  RouterPart<T> router;
+  if constexpr (kRoutes) router.load(stage);
+  ProductTiles<T> tiles(b, stage, StepConsumer(b));
+  const StepOperand<T> operand(b, stage);
   const auto complete = [&] {
     vector.await([] { return false; });
     stamp(b, 1);
-    const StepOperand<T> operand(b, stage);
-    float x[8];
-    vector.read(b, x);
-    const OwnUnit unit = vector.store(operand, stage, x);
-    __syncwarp();  // the warp's x is there
-    const OwnOperand<kSlots> own(operand_column<T, Sum>(operand), unit);
+    vector.leave_squares(b);
+    if constexpr (kRoutes) {
+      const float unit = vector.store_values(operand);
+      __syncwarp();  // the warp's elements of x are there
+      choose_experts(b, stage, router.times(operand.values) * unit,
+                     [&] { return own_root(b, stage); });
+    }
+    const OwnUnit unit = vector.store_digits(operand, stage);
+    __syncwarp();  // the warp's digits are there
     stamp(b, 2);
-    return own;
+    return OwnOperand(operand_column<T, int>(operand), unit);
   };
-  const auto begin = [&](TileSums<Sum>& begun) {
-    FirstParts<Sum, kSlots> first{StepConsumer(b)};
-#pragma unroll
-    for (int i = 0; i < kSlots; ++i) first.take(i, vector);
-    const OwnOperand<kSlots> x = complete();
-#pragma unroll
-    for (int i = 0; i < kSlots; ++i) x.template multiply_slot<T>(begun, first.part[i], i);
-    return x;
-  };
-  TileSums<Sum> begun;
-  if constexpr (kEarly && kSlots > 1) {
-    const OwnOperand<kSlots> x = begin(begun);
-    ProductTiles<T> tiles(b, stage, StepConsumer(b));
-    run_own_tiles<T, Sum, kSlots, kNormed, true>(tiles, x, begun);
-  } else if constexpr (kEarly) {
-    ProductTiles<T> tiles(b, stage, StepConsumer(b));
-    const OwnOperand<kSlots> x = begin(begun);
-    run_own_tiles<T, Sum, kSlots, kNormed, true>(tiles, x, begun);
+  if constexpr (kEarly) {
+    FirstParts<int, 1> first{StepConsumer(b)};
+    first.take(0, vector);
+    const OwnOperand x = complete();
+    const TileSums<int> begun = x.times<T>(first.part[0]);
+    run_own_tiles(tiles, x, &begun);
   } else {
-    ProductTiles<T> tiles(b, stage, StepConsumer(b));
-    run_own_tiles<T, Sum, kSlots, kNormed, false>(tiles, complete(), begun);
+    run_own_tiles(tiles, complete(), nullptr);
   }
 }
 
-template <typename T, typename Sum, int kSlots>
-__device__ void run_own_product(const StepStage& stage) {
-  if (stage.norm != nullptr) {
-    return stage.begins_early ? run_own_product<T, Sum, kSlots, true, true>()
-                              : run_own_product<T, Sum, kSlots, true, false>();
+// The warp's part of a tile of long rows, whose slots from the `begun`-th of its group on are not
+// in `sums` yet; `x` is the lane's column.
+template <typename T>
+__device__ void multiply_long_tile(StepConsumer& c, std::uint32_t x, int row_bytes, int begun,
+                                   TileSums<int>& sums) {
+  const int group = c.warp / kStepSlotWarps, part = c.warp % kStepSlotWarps * kStepPart;
+  int k = (group + begun * kStepGroups) * kStepChunk;
+  StepRing own = c.ring;
+  own.advance(group + begun * kStepGroups);
+  for (; k < row_bytes; k += kStepRound, own.advance(kStepGroups)) {
+    SlotPart<int> slot;
+    c.wait_slot(own);
+    slot.take(own.slot(), k == 0 && c.warp == 0);
+    c.release_slot(own);
+    if (k == 0) sums.scale = slot.scale;
+    if (k + part < row_bytes) multiply_slot<T>(sums, slot, x + static_cast<std::uint32_t>(k));
   }
-  stage.begins_early ? run_own_product<T, Sum, kSlots, false, true>()
-                     : run_own_product<T, Sum, kSlots, false, false>();
+  c.ring.advance((row_bytes + kStepChunk - 1) / kStepChunk);
 }
 
-// A stage of kind kProduct, of either sort.
-template <typename T, typename Sum>
+// A stage of kind kProduct for is_own_long, with kEarly the warp's first slot taken before x is
+// there.
+template <typename T, bool kEarly>
+__device__ __noinline__ void run_own_long() {
+  StepShared& b = step_shared();
+  const StepStage& stage = present_stage(b);
+  OwnVectors<T, kOwnLongVectors> vectors(b, stage);
+  const StepOperand<T> operand(b, stage);
+  const std::uint32_t x = operand_column<T, int>(operand);
+  OwnUnit unit;
+  const auto complete = [&] {
+    vectors.await([] { return false; });
+    stamp(b, 1);
+    unit = vectors.store_digits(operand, stage);
+    __syncwarp();  // the warp's digits are there
+    stamp(b, 2);
+  };
+  TileSums<int> sums;
+  if constexpr (kEarly) {
+    FirstParts<int, 1> first{StepConsumer(b)};
+    first.take(0, vectors);
+    complete();
+    sums = first.template times<T>(x);
+  } else {
+    complete();
+  }
+  StepConsumer c(b);
+  ProductTiles<T> tiles(b, stage, c);
+  for (int begun = kEarly ? 1 : 0; tiles.left(); begun = 0, sums = {}) {
+    multiply_long_tile<T>(c, x, stage.columns, begun, sums);
+    if (leave_own_sums(c, b, sums, unit)) {
+      tiles.finish_one(take_own_total(b, stage, c.tiles - 1));
+    }
+    tiles.next();
+  }
+  c.leave(b);
+}
+
+// A stage of kind kProduct.
+template <typename T>
 __device__ void run_any_product(const StepStage& stage) {
-  const int slots = own_slots<T, Sum>(stage);
-  if (slots == 1) return run_own_product<T, Sum, 1>(stage);
-  if constexpr (std::is_same_v<Sum, float>) {
-    if (slots == 2) return run_own_product<T, Sum, 2>(stage);
+  if (is_own(stage)) {
+    return stage.begins_early ? run_own_product<T, true, false>()
+                              : run_own_product<T, false, false>();
   }
-  run_product_stage<T, Sum>(stage);
+  if (is_own_long(step_shared(), stage)) {
+    return stage.begins_early ? run_own_long<T, true>() : run_own_long<T, false>();
+  }
+  stage.int8_weight ? run_product_stage<T, int>(stage) : run_product_stage<T, float>(stage);
 }
 
 }  // namespace engine::cuda

@@ -341,7 +341,7 @@ struct FirstParts {
     TileSums<Sum> sums;
 #pragma unroll
     for (unsigned i = 0; i < kSlots; ++i) {
-      multiply_slot<T>(sums, part[i], x + column + i * (kStepGroups * kStepChunk));
+      multiply_slot<T>(sums, part[i], x + column + i * kStepRound);
     }
     sums.scale = part[0].scale;
     return sums;
@@ -361,10 +361,9 @@ inline constexpr int kMostEarly = std::is_same_v<Sum, int> ? 1 : 2;
 // Slots of each group of a stage that are taken early, all of whole parts.
 template <typename T, typename Sum>
 __device__ int early_slots(const StepStage& stage) {
-  constexpr int kRound = kStepGroups * kStepChunk;
   const int row_bytes = product_row_bytes<T, Sum>(stage);
-  if (!stage.begins_early || row_bytes < kRound) return 0;
-  return min(kMostEarly<Sum>, row_bytes / kRound);
+  if (!stage.begins_early || row_bytes < kStepRound) return 0;
+  return min(kMostEarly<Sum>, row_bytes / kStepRound);
 }
 
 // x, of up to kHeld vectors a thread, as prepare_operand does it, and the warp's first kEarly parts
@@ -401,7 +400,7 @@ template <typename T>
 struct ProductTiles {
   StepShared& b;
   const StepStage& stage;
-  int tiles, blocks, tile, lane;
+  int tiles, tile, stride, lane;
   int mine;           // the next that this warp finishes
   TileFinish finish;  // of that one
 
@@ -409,10 +408,10 @@ struct ProductTiles {
       : b(block),
         stage(of),
         tiles(of.tiles),
-        blocks(block.blocks),
         tile(step_first_tile(block.block, block.blocks, of.rotation)),
+        stride(step_stride(of, tile, block.blocks)),
         lane(c.lane),
-        mine(tile + c.next_finished() * blocks) {
+        mine(tile + c.next_finished() * stride) {
     fetch();
   }
   __device__ bool left() const { return tile < tiles; }
@@ -424,8 +423,8 @@ struct ProductTiles {
   }
   // The tile that is this warp's is done, with `total` the sum of row lane % kStepRows, scaled.
   __device__ void finish_one(float total) {
-    finish_tile<T>(b, stage, total, finish, tile, lane);
-    mine += kStepWarps * blocks;
+    finish_tile<T>(b, stage, total, finish, mine, lane);
+    mine += kStepWarps * stride;
     fetch();
   }
   // The next tile, of which the first kBegun slots of each group are in `sums`; `x` is the lane's
@@ -435,7 +434,7 @@ struct ProductTiles {
     run_tile<T, kBegun>(c, b, x, row_bytes, sums, [&](float total) { finish_one(total); });
     next();
   }
-  __device__ void next() { tile += blocks; }
+  __device__ void next() { tile += stride; }
 };
 
 // All tiles of this block in a stage of kind kProduct or kMoeUp, whose x is ready.

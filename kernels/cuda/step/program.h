@@ -44,8 +44,8 @@ struct alignas(16) StepStage {
   bool stores_out = true;     // else a later stage overwrites out, and the exchange alone gets it
   bool begins_early = true;   // a product: warps take their first parts before x is there
   bool holds_router = false;  // kMoeUp: the warps that compute hold it, and the ring has none of it
-  // Tiles of kStepRows rows that the stage is cut into; block b has those that
-  // step_first_tile gives, and every `blocks`-th from there. kEmbed and kNorm: 1. kAttention: 0.
+  // Tiles of kStepRows rows that the stage is cut into; block b has the one that step_first_tile
+  // gives, and every step_stride-th from there. kEmbed and kNorm: 1. kAttention: 0.
   std::int32_t tiles = 0;
   std::int32_t rotation = 0;  // tiles of the stages before, modulo the blocks
   // Offsets in the exchange, in elements; negative: not there. Of out (kRope: q, k and v behind
@@ -69,6 +69,7 @@ struct alignas(16) StepStage {
   void *k = nullptr, *v = nullptr;        // (G, C, Dh), rows of a head adjacent
   std::int64_t k_head = 0, v_head = 0;    // elements from head to head of the cache
   std::int64_t q_head = 0, out_head = 0;  // elements from head to head of q and out
+  // kStore: heads is that of the attention just before, whose blocks take one tile alone, or 0.
   std::int32_t heads = 0, kv_heads = 0, head_size = 0;
   std::int32_t group = 1;     // query heads of a key/value head
   std::int32_t capacity = 0;  // C
@@ -104,9 +105,11 @@ inline constexpr int kStepThreads = kStepConsumers + kStepFillers * 32;
 // slot.
 inline constexpr int kStepSlotWarps = 4;
 inline constexpr int kStepGroups = kStepWarps / kStepSlotWarps;
-// Bytes of a row in one slot of the ring, and those of them that are a warp's.
+// Bytes of a row in one slot of the ring, those of them that are a warp's, and those that all
+// groups have multiplied when each has had a slot.
 inline constexpr int kStepChunk = 1024;
 inline constexpr int kStepPart = kStepChunk / kStepSlotWarps;
+inline constexpr int kStepRound = kStepGroups * kStepChunk;
 // Slots that may be on their way at a time. More would not raise the rate, only make every other
 // access of the multiprocessor queue behind them.
 inline constexpr int kStepInFlight = 3;
@@ -158,6 +161,15 @@ ENGINE_STEP_FUNCTION inline int step_plane_bytes(int columns) { return step_alig
 ENGINE_STEP_FUNCTION inline int step_first_tile(int block, int blocks, int rotation) {
   const int first = block - rotation;
   return first < 0 ? first + blocks : first;
+}
+
+// From one of a block's tiles to its next. Blocks that have just had an item of attention are late
+// for the product behind it, so they have one tile of it and the others the rest.
+ENGINE_STEP_FUNCTION inline int step_stride(const StepStage& stage, int first, int blocks) {
+  const bool behind_attention =
+      stage.kind == StepKind::kProduct && stage.epilogue == StepEpilogue::kStore && stage.heads > 0;
+  if (!behind_attention) return blocks;
+  return first < stage.heads ? stage.tiles : blocks - stage.heads;
 }
 
 // Keys, or values, that a slot of the ring holds: four to each of its rows.

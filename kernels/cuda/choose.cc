@@ -252,13 +252,14 @@ int few_rows(const CudaArch& arch, const RowProblem& problem) {
   const bool mixture = problem.experts > 0;
   if (rows > (mixture ? std::min(problem.experts, rows) * kRowFewOfExpert : kRowFewRows)) return 0;
   std::int64_t most = std::min<std::int64_t>(rows, kRowFewRows);
-  const auto fits = [&] {
-    return row_few_shared_bytes(problem.columns, int8 ? 1 : 2, most) <= arch.shared_bytes;
+  const auto fits = [&](std::size_t bytes) {
+    return row_few_shared_bytes(problem.columns, int8 ? 1 : 2, most) <= bytes;
   };
-  // Rows of one matrix that don't all fit would read it more than once.
+  // Rows of one matrix that don't all fit would read it more than once. An expert has few, and
+  // what x leaves of shared memory is room for weights on their way.
   const std::int64_t least = mixture ? std::min<std::int64_t>(most, kRowFewOfExpert) : most;
-  while (most > least && !fits()) --most;
-  return fits() ? static_cast<int>(most) : 0;
+  while (most > least && !fits(arch.shared_bytes / 2)) --most;
+  return fits(arch.shared_bytes) ? static_cast<int>(most) : 0;
 }
 
 }  // namespace

@@ -81,9 +81,8 @@ bool has_mixture(const StepProgram& program) {
 }
 
 // A product of int8 weights behind attention, of enough tiles, leaves the most of them to blocks
-// without an item of that (one a head, while the context is short), and the next stage's tiles
-// begin where its own do. With 16-bit weights a tile takes memory longer than those blocks are
-// late.
+// without an item of that (one a head, while the context is short); so the next stage begins with
+// blocks of those. With 16-bit weights a tile takes memory longer than the others are late.
 bool spares_attention(const StepProgram& program, StepStage* stage) {
   if (program.stages.empty() || stage->kind != StepKind::kProduct ||
       stage->epilogue != StepEpilogue::kStore || !stage->int8_weight) {
@@ -118,9 +117,12 @@ bool append(const CudaArch& arch, StepProgram* program, DType dtype, std::size_t
     if (stage.columns > 0) stage.per_column = 1.0f / static_cast<float>(stage.columns);
     if (stage.half > 0) stage.per_half = 1.0f / static_cast<float>(stage.half);
     stage.rotation = joined.tiles;
-    if (!spares_attention(joined, &stage)) {
-      joined.tiles = (joined.tiles + stage.tiles) % arch.sms;
+    joined.tiles += stage.tiles;
+    if (spares_attention(joined, &stage)) {  // those behind a tile for every block
+      const int others = arch.sms - stage.heads;
+      joined.tiles = stage.rotation + stage.heads + (stage.tiles - arch.sms) % others;
     }
+    joined.tiles %= arch.sms;
     joined.stages.push_back(stage);
   }
   const bool mixture = has_mixture(joined);

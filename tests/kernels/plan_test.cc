@@ -141,6 +141,35 @@ TEST_CASE("a replayed step is bitwise the eager one, step after step") {
   });
 }
 
+TEST_CASE("a replayed norm and linears of int8 weights behind it are bitwise the eager ones") {
+  on_every_backend([](Backend& backend) {
+    for (const DType dtype : {DType::kF16, DType::kBF16}) {
+      for (const std::int64_t width : {64, 4096, 4352}) {
+        constexpr std::int64_t kRows = 48;
+        const Guarded x(backend, dtype, {1, width}, uniform(width, 11, dtype, -3.0, 3.0));
+        const Guarded weight(backend, dtype, {width}, uniform(width, 12, dtype, 0.5, 1.5));
+        const UploadedWeight head(backend, {random_matrix(dtype, kRows, width, 13)},
+                                  QuantFormat::kInt8);
+        const Guarded residual(backend, dtype, {1, kRows}, uniform(kRows, 14, dtype));
+        Guarded normed(backend, dtype, {1, width}), logits(backend, DType::kF32, {1, kRows}),
+            added(backend, dtype, {1, kRows});
+        const auto step = [&](Ops& ops, Workspace ws) {
+          ops.rmsnorm({.out = normed, .x = x, .weight = weight});
+          ops.linear({.out = logits, .x = normed, .weight = head, .residual = {}}, ws);
+          ops.rmsnorm({.out = normed, .x = x, .weight = weight});
+          ops.linear({.out = added, .x = normed, .weight = head, .residual = residual}, ws);
+        };
+        GuardedWorkspace scratch(backend, step);
+        step(backend.ops(), scratch.workspace());
+        const Values eager = logits.get("logits"), sum = added.get("added");
+        backend.record([&](Ops& ops) { step(ops, scratch.workspace()); })->run();
+        check_equal(concat("logits ", dtype, " K", width), logits.get("logits"), eager);
+        check_equal(concat("added ", dtype, " K", width), added.get("added"), sum);
+      }
+    }
+  });
+}
+
 TEST_CASE("recording executes nothing") {
   on_every_backend([](Backend& backend) {
     Guarded a(backend, DType::kF32, {3, 5}, Values(15, 1.0));

@@ -10,8 +10,9 @@
 // Lane (g, t) = (lane / 4, lane % 4) has the scores of head t and two keys; a weight is split in
 // two numbers of T, so that its product with V is good to 16 bits and more. Every warp keeps its
 // own running maximum, total and sums, which are merged in a fixed order at the end: over the
-// warps, and, where a unit has several splits, over those by the block that finishes last. Limit:
-// the bytes of K and V.
+// warps, and, where a unit has several splits, over those by the block that finishes last. Of a
+// short item, 16 keys a warp at the most, K and V are in registers before q is there. Limit: the
+// bytes of K and V.
 #pragma once
 
 #include "kernels/cuda/device/mma.cuh"

@@ -4,12 +4,13 @@
 // Each block has a few warps that fill a ring of shared memory with weights, in the order in which
 // the block will need them, and sixteen that multiply. These wait for the elements of x that other
 // blocks compute (step/exchange.cuh); the ring fills meanwhile, so memory streams across every
-// dependency. Rows of a product are dealt out in tiles of 16, round robin over
-// blocks and on from where the stage before stopped, so that blocks get the same bytes in the long
-// run. Results do not depend on the number of slots, on which stages share a launch, or on timing:
-// sums are added in a fixed order, so an op alone and an op in a recorded step give the same bits.
-// Limit: bytes of weights and cache, read once. Shared memory: the ring, x of the present stage,
-// StepShared. Blocks wait for each other, so all must be resident: the launch is cooperative.
+// dependency. Rows of a product are dealt out in tiles of 16, round robin over blocks (or nearly:
+// step_stride) and on from where the stage before stopped, so that blocks get about the same bytes
+// in the long run. Results do not depend on the number of slots, on which stages share a launch, or
+// on timing: sums are added in a fixed order, so an op alone and an op in a recorded step give the
+// same bits. Limit: bytes of weights and cache, read once. Shared memory: the ring, x of the
+// present stage, StepShared. Blocks wait for each other, so all must be resident: the launch is
+// cooperative.
 #include "kernels/cuda/device/pdl.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/step/fill.cuh"

@@ -200,8 +200,9 @@ bool lower_call(const CudaArch& arch, const LinearCall& call, StepProgram* progr
   stage.f32_out = call.out.dtype == DType::kF32;
   if (call.residual) stage.residual = call.residual.data;
   const std::size_t bytes = operand_bytes(call.weight);
-  // A norm just before this product is computed by every block for itself.
-  if (!program->stages.empty() && program->dtype == call.x.dtype) {
+  // A norm just before this product is computed by every block for itself; not with a residual,
+  // where the bits would not be those of the two ops (step/own_columns.cuh).
+  if (!program->stages.empty() && program->dtype == call.x.dtype && !call.residual) {
     const StepStage& before = program->stages.back();
     if (before.kind == StepKind::kNorm && before.normed == stage.x &&
         before.columns == stage.columns) {

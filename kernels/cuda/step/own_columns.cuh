@@ -16,10 +16,17 @@
 
 namespace engine::cuda {
 
+// Whether a stage may be one of these: not a linear that a norm before it may have joined
+// (lower.cc), whose x is rounded behind the norm whether it has or not, so that its bits are the
+// same.
+__device__ inline bool may_be_own(const StepStage& stage) {
+  return stage.int8_weight && (stage.epilogue != StepEpilogue::kStore || stage.residual != nullptr);
+}
+
 // Whether a stage's rows are one slot of each group: then a warp keeps its x in registers for all
-// tiles. Not where the normalised x is wanted itself.
+// tiles.
 __device__ inline bool is_own(const StepStage& stage) {
-  return stage.int8_weight && stage.columns == kStepRound && stage.normed == nullptr;
+  return may_be_own(stage) && stage.columns == kStepRound;
 }
 
 // Vectors of x a thread, at the most, in a stage of long rows.
@@ -28,7 +35,7 @@ inline constexpr int kOwnLongVectors = 4;
 // Whether a stage has long rows, of whole parts and without a norm, and a ring for them: from one
 // slot of a group to its next, in the next tile, it may be farther than kStepGroups.
 __device__ inline bool is_own_long(const StepShared& b, const StepStage& stage) {
-  return stage.int8_weight && stage.norm == nullptr && stage.columns % kStepPart == 0 &&
+  return may_be_own(stage) && stage.norm == nullptr && stage.columns % kStepPart == 0 &&
          stage.columns > kStepConsumers * 8 &&
          stage.columns <= kOwnLongVectors * kStepConsumers * 8 &&
          b.slot_count >= 2 * kStepGroups - 1 + kStepInFlight;

@@ -150,14 +150,21 @@ TEST_CASE("a replayed norm and linears of int8 weights behind it are bitwise the
         const Guarded weight(backend, dtype, {width}, uniform(width, 12, dtype, 0.5, 1.5));
         const UploadedWeight head(backend, {random_matrix(dtype, kRows, width, 13)},
                                   QuantFormat::kInt8);
-        const Guarded residual(backend, dtype, {1, kRows}, uniform(kRows, 14, dtype));
+        // So wide that a launch with it has few slots in its ring.
+        constexpr std::int64_t kWide = 28672;
+        const Guarded wide_x(backend, dtype, {1, kWide}, uniform(kWide, 15, dtype));
+        const UploadedWeight wide(backend, {random_matrix(dtype, 16, kWide, 16)},
+                                  QuantFormat::kInt8);
+        Guarded wide_out(backend, DType::kF32, {1, 16});
+        const Guarded residual(backend, DType::kF32, {1, kRows}, uniform(kRows, 14, DType::kF32));
         Guarded normed(backend, dtype, {1, width}), logits(backend, DType::kF32, {1, kRows}),
-            added(backend, dtype, {1, kRows});
+            added(backend, DType::kF32, {1, kRows});
         const auto step = [&](Ops& ops, Workspace ws) {
           ops.rmsnorm({.out = normed, .x = x, .weight = weight});
           ops.linear({.out = logits, .x = normed, .weight = head, .residual = {}}, ws);
           ops.rmsnorm({.out = normed, .x = x, .weight = weight});
           ops.linear({.out = added, .x = normed, .weight = head, .residual = residual}, ws);
+          ops.linear({.out = wide_out, .x = wide_x, .weight = wide, .residual = {}}, ws);
         };
         GuardedWorkspace scratch(backend, step);
         step(backend.ops(), scratch.workspace());

@@ -32,13 +32,11 @@ __device__ inline bool is_own(const StepStage& stage) {
 // Vectors of x a thread, at the most, in a stage of long rows.
 inline constexpr int kOwnLongVectors = 4;
 
-// Whether a stage has long rows, of whole parts and without a norm, and a ring for them: from one
-// slot of a group to its next, in the next tile, it may be farther than kStepGroups.
-__device__ inline bool is_own_long(const StepShared& b, const StepStage& stage) {
+// Whether a stage has long rows, of whole parts and without a norm. Not a question of the ring,
+// which depends on what else shares the launch.
+__device__ inline bool is_own_long(const StepStage& stage) {
   return may_be_own(stage) && stage.norm == nullptr && stage.columns % kStepPart == 0 &&
-         stage.columns > kStepConsumers * 8 &&
-         stage.columns <= kOwnLongVectors * kStepConsumers * 8 &&
-         b.slot_count >= 2 * kStepGroups - 1 + kStepInFlight;
+         stage.columns > kStepRound && stage.columns <= kOwnLongVectors * kStepRound;
 }
 
 // The larger of two magnitudes, or NaN.
@@ -386,12 +384,15 @@ __device__ __noinline__ void run_own_long() {
   }
   StepConsumer c(b);
   ProductTiles<T> tiles(b, stage, c);
+  // From one slot of a group to its next, in the next tile, it may be farther than kStepGroups.
+  const bool may_run_ahead = c.ring.count < kStepFarSlots;
   for (int begun = kEarly ? 1 : 0; tiles.left(); begun = 0, sums = {}) {
     multiply_long_tile<T>(c, x, stage.columns, begun, sums);
     if (leave_own_sums(c, b, sums, unit)) {
       tiles.finish_one(take_own_total(b, stage, c.tiles - 1));
     }
     tiles.next();
+    if (may_run_ahead) consumers_sync();
   }
   c.leave(b);
 }
@@ -403,7 +404,7 @@ __device__ void run_any_product(const StepStage& stage) {
     return stage.begins_early ? run_own_product<T, true, false>()
                               : run_own_product<T, false, false>();
   }
-  if (is_own_long(step_shared(), stage)) {
+  if (is_own_long(stage)) {
     return stage.begins_early ? run_own_long<T, true>() : run_own_long<T, false>();
   }
   stage.int8_weight ? run_product_stage<T, int>(stage) : run_product_stage<T, float>(stage);

@@ -122,6 +122,9 @@ inline constexpr int kStepMaxSlots = 16;
 // A group waits for a slot by the parity of its rounds, so it may not be a round ahead of what has
 // arrived: its slot before is kStepGroups back, and all is there that is kStepInFlight behind that.
 inline constexpr int kStepMinSlots = kStepGroups + kStepInFlight;
+// The same where a group's slot before may be up to 2 · kStepGroups − 1 back; in a smaller ring the
+// warps wait for each other in between.
+inline constexpr int kStepFarSlots = 2 * kStepGroups - 1 + kStepInFlight;
 // Digits of x, most of the experts that a token chooses, of experts, of stages, of tiles that a
 // block sums up over several experts.
 inline constexpr int kStepDigits = 3;

@@ -42,6 +42,11 @@ __device__ inline AttentionItem attention_item(const StepStage& stage, const Ste
   return item;
 }
 
+// Keys of an item that come through the ring: all but this step's own.
+__device__ inline int ring_keys(const AttentionItem& item) {
+  return max(0, min(item.end, item.position) - item.begin);
+}
+
 // The keys that the step's token sees: [first, position].
 __device__ inline int first_key_of(const StepStage& stage, int position) {
   return stage.window > 0 ? max(0, position - stage.window + 1) : 0;
@@ -286,10 +291,8 @@ template <typename T, int kBlocks, bool kExact>
 __device__ void attend_keys(StepConsumer& c, StepShared& b, AttentionState<T, kBlocks, kExact>& s,
                             const StepStage& stage, const AttentionItem& item) {
   static_assert(kStepSlotKeys / 16 == kStepSlotWarps);
-  // Slots between two of a group, and those that may be on their way: more than that of a ring, and
-  // no group can be a round ahead (kStepMinSlots).
-  const bool may_run_ahead = c.ring.count < 2 * kStepGroups - 1 + kStepInFlight;
-  int left = max(0, min(item.end, item.position) - item.begin);  // keys of slots to come
+  const bool may_run_ahead = c.ring.count < kStepFarSlots;
+  int left = ring_keys(item);  // of slots to come
   const float scale = stage.scale * kStepLog2e;
   const bool own = item.end > item.position && c.warp == (left + 15) / 16 % kStepWarps;
   int turn = own ? -1 : 0;  // the group whose slots are next
@@ -315,9 +318,8 @@ __device__ void attend_keys(StepConsumer& c, StepShared& b, AttentionState<T, kB
 
 // Whether every warp has one chunk of an item at the most: no group of warps takes slots twice.
 __device__ inline bool is_short(const StepRing& ring, const AttentionItem& item) {
-  const int chunks = (max(0, min(item.end, item.position) - item.begin) + 15) / 16;
-  return chunks + (item.end > item.position ? 1 : 0) <= kStepWarps &&
-         ring.count >= 2 * kStepGroups - 1 + kStepInFlight;
+  const int chunks = (ring_keys(item) + 15) / 16;
+  return chunks + (item.end > item.position ? 1 : 0) <= kStepWarps && ring.count >= kStepFarSlots;
 }
 
 // attend_keys of a short item. What comes through the ring is in registers before q is there, so
@@ -326,7 +328,7 @@ template <typename T, int kBlocks, bool kExact>
 __device__ void attend_short(StepConsumer& c, StepShared& b, AttentionState<T, kBlocks, kExact>& s,
                              const StepStage& stage, const AttentionItem& item) {
   fetch_queries<T>(b, stage, item);
-  const int left = max(0, min(item.end, item.position) - item.begin);  // keys in the ring
+  const int left = ring_keys(item);
   const int pairs = (left + kStepSlotKeys - 1) / kStepSlotKeys, group = c.warp / kStepSlotWarps;
   const bool own = item.end > item.position && c.warp == (left + 15) / 16;
   const int from_ring = own ? 0 : left - c.warp * 16, keys = own ? 1 : from_ring;

@@ -169,7 +169,7 @@ __device__ void fill_moe_down(StepFiller& f, StepShared& b, const StepStage& sta
 template <typename T>
 __device__ void fill_attention(StepFiller& f, StepShared& b, const StepStage& stage) {
   const int position = step_position(b, stage), first = first_key_of(stage, position);
-  const StepSplit split = step_split(position + 1 - first, stage.group, stage.kv_heads, b.blocks);
+  const StepSplit split = attention_split(b, stage);
   const int key_bytes = stage.head_size * static_cast<int>(sizeof(T));
   for (int i = step_first_tile(b.block, b.blocks, stage.rotation); i < split.units * split.splits;
        i += b.blocks) {

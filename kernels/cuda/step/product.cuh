@@ -109,7 +109,7 @@ __device__ void multiply_tile(const StepConsumer& c, std::uint32_t x, int row_by
   StepRing own = c.ring;
   own.advance(first + kBegun * kStepGroups);
   int k = (first + kBegun * kStepGroups) * kStepChunk;
-  for (; k < row_bytes; k += kStepGroups * kStepChunk) {
+  for (; k < row_bytes; k += kStepRound) {
     const std::uint32_t column = x + static_cast<std::uint32_t>(k);
     SlotPart<Sum> part;
     c.wait_slot(own);

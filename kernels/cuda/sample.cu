@@ -18,6 +18,7 @@
 
 #include "kernels/core/philox.h"
 #include "kernels/cuda/aligned.h"
+#include "kernels/cuda/device/order_key.cuh"
 #include "kernels/cuda/device/pdl.cuh"
 #include "kernels/cuda/device/reduce.cuh"
 #include "kernels/cuda/launch.cuh"
@@ -79,15 +80,6 @@ struct alignas(16) SampleShared {  // the cached scores follow it
   Mass above;  // what the bins before `bin` hold
   std::uint32_t threshold_key;
 };
-
-// Orders floats as unsigned integers.
-__device__ std::uint32_t order_key(float x) {
-  const std::uint32_t bits = __float_as_uint(x + 0.0f);  // −0 becomes +0
-  return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
-}
-__device__ float from_order_key(std::uint32_t key) {
-  return __uint_as_float(key & 0x80000000u ? key & 0x7fffffffu : ~key);
-}
 
 __device__ int bin_of(float z) {
   return static_cast<int>(fminf(-z * (kBins / kRange), static_cast<float>(kBins - 1)));

@@ -172,6 +172,7 @@ struct StepConsumer {
 // waits for what the others leave: the sums of a tile in a buffer, or their shares of the logits.
 inline constexpr int kStepConsumersBarrier = 1, kStepSummedBarrier = 2;
 inline constexpr int kStepLogitsBarrier = kStepSummedBarrier + kStepPartials;
+inline constexpr int kStepSquaresBarrier = kStepLogitsBarrier + 1;
 __device__ inline void consumers_sync() {
   partial_barrier<kStepConsumersBarrier, kStepConsumers>();
 }

@@ -7,6 +7,7 @@
 
 #include "kernels/cuda/device/stream.cuh"
 #include "kernels/cuda/step/attention.cuh"
+#include "kernels/cuda/step/own_columns.cuh"
 
 namespace engine::cuda {
 
@@ -43,6 +44,10 @@ struct StepFiller {
   __device__ void copy(int offset, const void* source, unsigned bytes) const {
     bulk_copy(ring.slot() + static_cast<std::uint32_t>(offset), source, bytes, ring.slot_full(),
               policy);
+  }
+  // What other blocks read as well.
+  __device__ void copy_kept(int offset, const void* source, unsigned bytes) const {
+    bulk_copy(ring.slot() + static_cast<std::uint32_t>(offset), source, bytes, ring.slot_full());
   }
   __device__ void end_slot() { ring.advance(); }
 };
@@ -156,6 +161,28 @@ __device__ void fill_router(StepFiller& f, const StepStage& stage) {
   for (int tile = 0; tile * kStepRows < stage.experts; ++tile) fill_tile(f, router, rows, tile);
 }
 
+// The router of a stage with own columns: a slot for each group of warps, in which every expert has
+// two rows.
+__device__ inline void fill_held_router(StepFiller& f, const StepStage& stage) {
+  static_assert(kStepRows == 2 * kStepHeldExperts && kStepRouterPart == 2 * kStepChunk);
+  const int first = f.warp * StepFiller::kRows;  // of the rows of a slot that the warp brings
+  const int count = max(0, min(2 * stage.experts - first, StepFiller::kRows));
+  const char* source = static_cast<const char*>(stage.router);
+  for (int group = 0; group < kStepGroups; ++group) {
+    f.await_slot();
+    if (elect_one()) {
+      f.announce(static_cast<unsigned>(count * kStepChunk));
+      for (int r = first; r < first + count; ++r) {
+        const char* from =
+            source + r / 2 * kStepRouterRow + group * kStepRouterPart + r % 2 * kStepChunk;
+        f.copy_kept(step_row_place(r), from, kStepChunk);
+      }
+    }
+    __syncwarp();
+    f.end_slot();
+  }
+}
+
 template <typename T>
 __device__ void fill_moe_down(StepFiller& f, StepShared& b, const StepStage& stage) {
   for (int s = 0; s < stage.top_k; ++s) {
@@ -216,7 +243,11 @@ __device__ void fill_stage(StepFiller& f, StepShared& b, const StepStage& stage)
     case StepKind::kAttention:
       return fill_attention<T>(f, b, stage);
     case StepKind::kMoeUp: {
-      if (!stage.holds_router) fill_router<T>(f, stage);
+      if (!stage.holds_router) {
+        fill_router<T>(f, stage);
+      } else if (is_own(stage)) {
+        fill_held_router(f, stage);
+      }
       mbarrier_wait(shared_address(&b.routed), f.routes++ & 1);
       return fill_product<T>(f, b, stage);
     }

@@ -2,6 +2,7 @@
 // block waits for another, and down with the weighted sum.
 #pragma once
 
+#include "kernels/cuda/route.cuh"
 #include "kernels/cuda/step/own_columns.cuh"
 
 namespace engine::cuda {
@@ -48,7 +49,8 @@ __device__ __noinline__ void prepare_and_route() {
   x.store_values(b, stage);
   __syncwarp();  // the warp's elements of x are there
   const float share = router.times(StepOperand<T>(b, stage).values);
-  choose_experts(b, stage, share, [] { return 1.0f; });
+  const float logit = choose_experts(b, stage, share);
+  if (threadIdx.x < 32) share_out(b, stage, logit, 1.0f);
   x.template store<kInt8, true>(b, stage, largest);
 }
 

@@ -119,11 +119,15 @@ struct OwnVectors {
     }
   }
 
-  // Into shared memory as elements of T, for a router, by a power of two in the range of f16, which
-  // it returns.
+  // Into shared memory as elements of T, for a router; f16 by a power of two in its range, which it
+  // returns.
   __device__ float store_values(const StepOperand<T>& operand) const {
     float x[8];
     product(x, 0);
+    if constexpr (std::is_same_v<T, __nv_bfloat16>) {
+      operand.store_values(element(0), pack<T>(x));
+      return 1.0f;
+    }
     const std::uint32_t largest = __reduce_max_sync(kFullWarp, largest_magnitude(x));
     const int exponent = max(-100, min(static_cast<int>(largest >> 23) - 127, 100));
 #pragma unroll
@@ -307,18 +311,25 @@ __device__ __noinline__ void run_own_product() {
   const StepStage& stage = present_stage(b);
   OwnVectors<T> vector(b, stage);
   RouterPart<T> router;
-  if constexpr (kRoutes) router.load(stage);
+  if constexpr (kRoutes) router.take(b, stage);
   ProductTiles<T> tiles(b, stage, StepConsumer(b));
   const StepOperand<T> operand(b, stage);
   const auto complete = [&] {
     vector.await([] { return false; });
     stamp(b, 1);
-    vector.leave_squares(b);
     if constexpr (kRoutes) {
       const float unit = vector.store_values(operand);
       __syncwarp();  // the warp's elements of x are there
-      choose_experts(b, stage, router.times(operand.values) * unit,
-                     [&] { return own_root(b, stage); });
+      const float logit = choose_experts(b, stage, router.times(operand.values) * unit);
+      vector.leave_squares(b);
+      if (threadIdx.x >= 32) {
+        named_barrier_arrive(kStepSquaresBarrier, kStepConsumers);
+      } else {
+        named_barrier_sync(kStepSquaresBarrier, kStepConsumers);
+        share_out(b, stage, logit, own_root(b, stage));
+      }
+    } else {
+      vector.leave_squares(b);
     }
     const OwnUnit unit = vector.store_digits(operand, stage);
     __syncwarp();  // the warp's digits are there

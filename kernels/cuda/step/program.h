@@ -133,6 +133,10 @@ inline constexpr int kStepMaxExperts = 256;
 // Experts whose rows of the router fit the registers of the warps that compute, if x is a vector a
 // thread.
 inline constexpr int kStepHeldExperts = 8;
+// Bytes of an expert's row of the router that goes through the ring, a slot for each group of warps
+// (step/router.cuh), and those of them that are a group's.
+inline constexpr int kStepRouterPart = 2 * kStepChunk;
+inline constexpr int kStepRouterRow = kStepGroups * kStepRouterPart;
 inline constexpr int kStepMaxStages = 1024;
 inline constexpr int kStepMaxOpenTiles = 16;
 // Query heads that share one pass over keys and values.

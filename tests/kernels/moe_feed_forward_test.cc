@@ -1,5 +1,8 @@
 // The feed-forward of a mixture: against its oracle, a backend's own body against the default one
 // of ops.cc, and recorded against eager.
+#include <algorithm>
+#include <cmath>
+#include <limits>
 #include <memory>
 
 #include "tests/support/backends.h"
@@ -228,6 +231,38 @@ TEST_CASE("moe_feed_forward gives a token the same result whatever stands beside
                     row(expected.error, t));
         check_close(what, row(together, c.tokens - 1 - t), row(expected.value, t),
                     row(expected.error, t));
+      }
+    }
+  });
+}
+
+// With the router's row 3 replaced by `row`.
+void replace_row_3(Mixture& m, const Values& row) {
+  Values rows = m.router.values();
+  std::copy(row.begin(), row.end(), rows.begin() + 3 * m.problem.width);
+  m.router = matrix_of(m.dtype, m.problem.experts, m.problem.width, rows);
+  m.router_weight = UploadedWeight(m.backend, m.router);
+}
+
+TEST_CASE("moe_feed_forward gives equal logits to the first expert, and NaN to a token with one") {
+  on_every_backend([](Backend& backend) {
+    for (const std::int64_t width : {96, 4096}) {
+      for (const QuantFormat format : {QuantFormat::kBF16, QuantFormat::kInt8}) {
+        Mixture m(backend, {1, 5, 1, width, 64}, DType::kBF16, format);
+        Random random(37);
+        Values x = token_towards(m, std::vector<std::int32_t>{1}, random), row;
+        m.router.append_row(1, row);
+        for (const Body body : {Body::kDefault, Body::kOwn, Body::kRecorded}) {
+          replace_row_3(m, row);
+          const Values tied = run(m, x, body);
+          replace_row_3(m, Values(row.size(), 0.0));
+          check_equal(m.name() + " with a tie", tied, run(m, x, body));
+        }
+        x[7] = std::numeric_limits<double>::quiet_NaN();
+        for (const Body body : {Body::kDefault, Body::kOwn, Body::kRecorded}) {
+          const Values out = run(m, x, body);
+          CHECK(std::all_of(out.begin(), out.end(), [](double v) { return std::isnan(v); }));
+        }
       }
     }
   });

@@ -54,7 +54,7 @@ __device__ void run_stage() {
 }
 
 // Begins the stage whose turn it is, and returns whether the block has a part in it.
-__device__ inline bool begin_stage() {
+[[maybe_unused]] __device__ inline bool begin_stage() {
   StepShared& b = step_shared();
   const int thread = static_cast<int>(step_thread());
   const int index = step_place(b).index, next = index + 1;
@@ -64,7 +64,7 @@ __device__ inline bool begin_stage() {
   return step_first_tile(b.block, b.blocks, stage.rotation) < stage.tiles ||
          stage.kind == StepKind::kAttention || stage.kind == StepKind::kMoeUp;
 }
-__device__ inline void end_stage() {
+[[maybe_unused]] __device__ inline void end_stage() {
   StepShared& b = step_shared();
   const unsigned thread = step_thread();
   stamp(b, 3);

@@ -23,17 +23,13 @@ __device__ inline void leave_unrouted(std::int32_t top_k, std::int32_t* experts,
 }
 
 // route_token of up to 32 experts, a lane each, which has its expert's logit (−∞ from `count` on):
-// a choice is one reduction. chosen() is called when the experts are there and the weights are not.
-template <typename Chosen>
-__device__ void route_lanes(float logit, std::int32_t count, std::int32_t top_k,
-                            std::int32_t* experts, float* weights, Chosen chosen) {
+// a choice is one reduction.
+__device__ inline void route_lanes(float logit, std::int32_t count, std::int32_t top_k,
+                                   std::int32_t* experts, float* weights) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const float greatest = warp_max(logit);
   const float exponential = expf(logit - greatest), total = warp_sum(exponential);
-  if (isnan(total)) {
-    leave_unrouted(top_k, experts, weights);
-    return chosen();
-  }
+  if (isnan(total)) return leave_unrouted(top_k, experts, weights);
   // Numbers that aren't negative are ordered as their bits are; 0 has whoever isn't in question.
   unsigned key = lane < count ? __float_as_uint(exponential / total) + 1 : 0;
   float mine = 0.0f, chosen_total = 0.0f;
@@ -45,7 +41,6 @@ __device__ void route_lanes(float logit, std::int32_t count, std::int32_t top_k,
     if (lane == s) mine = p, experts[s] = expert;
     if (lane == expert) key = 0;
   }
-  chosen();
   if (lane < top_k) weights[lane] = mine / chosen_total;
 }
 
@@ -58,7 +53,7 @@ __device__ inline void route_token(const float* logits, std::int32_t count, std:
   const int lane = static_cast<int>(threadIdx.x) % 32;
   if (count <= 32) {
     const float logit = lane < count ? logits[lane] : -CUDART_INF_F;
-    return route_lanes(logit, count, top_k, experts, weights, [] {});
+    return route_lanes(logit, count, top_k, experts, weights);
   }
   float greatest = -CUDART_INF_F, total = 0.0f;
   for (std::int32_t e = lane; e < count; e += 32) greatest = fmaxf(greatest, logits[e]);

@@ -43,7 +43,7 @@ struct alignas(16) StepStage {
   bool f32_out = false;       // kStore: out and residual are f32, else T
   bool stores_out = true;     // else a later stage overwrites out, and the exchange alone gets it
   bool begins_early = true;   // a product: warps take their first parts before x is there
-  bool holds_router = false;  // kMoeUp: the warps that compute hold it, and the ring has none of it
+  bool holds_router = false;  // kMoeUp: the warps that compute hold it before x is there
   // Tiles of kStepRows rows that the stage is cut into; block b has the one that step_first_tile
   // gives, and every step_stride-th from there. kEmbed and kNorm: 1. kAttention: 0.
   std::int32_t tiles = 0;

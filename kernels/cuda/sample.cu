@@ -70,9 +70,10 @@ struct Scores {
 struct alignas(16) SampleShared {  // the cached scores follow it
   std::uint32_t count[kBins];
   Mass mass[kBins];
-  float list[kList];
+  alignas(16) float list[kList];
   int list_id[kList];
   Mass scan[32];
+  int own_count[2][32];
   std::uint32_t reduce_key[2][32];
   Mass reduce_mass[32];
   int listed;
@@ -99,12 +100,7 @@ template <typename F>
 __device__ void find_bin(SampleShared& s, Mass goal, F value) {
   const int tid = static_cast<int>(threadIdx.x), lane = tid % 32, warp = tid / 32;
   const Mass first = value(2 * tid), both = first + value(2 * tid + 1);
-  Mass running = both;
-#pragma unroll
-  for (int offset = 1; offset < 32; offset *= 2) {
-    const Mass below = __shfl_up_sync(kFullWarp, running, offset);
-    if (lane >= offset) running += below;
-  }
+  Mass running = warp_running_sum(both);
   if (lane == 31) s.scan[warp] = running;
   __syncthreads();  // the warps' totals are in
   for (int w = 0; w < warp; ++w) running += s.scan[w];
@@ -271,63 +267,101 @@ __device__ __noinline__ bool passes_top_p(SampleShared& s, float top_p, float z,
   return kept && above < goal;
 }
 
-// Lists the scores of bins up to `bin`. Every thread calls.
+// Lists all scores of bins up to `bin`, and perhaps some just below. Every thread calls.
 __device__ void list_scores(const SampleArguments& a, const Scores& scores, SampleShared& s,
                             int bin) {
+  constexpr int kHeld = 8;  // vectors of four logits that a thread has a bit each for
+  const int tid = static_cast<int>(threadIdx.x), lane = tid % 32;
   // No logit of these bins is below the edge: a bin more than enough covers the rounding of scores.
   const float reach = scores.temperature * (static_cast<float>(bin + 2) * (kRange / kBins));
   const float edge = bin + 1 < kBins ? scores.greatest - reach : -INFINITY;
-  const auto take = [&](int id) {
-    const float z = scores(id);
-    if (bin_of(z) > bin) return;
-    const int at = atomicAdd(&s.listed, 1);
-    if (at < kList) s.list[at] = z, s.list_id[at] = id;
+  const auto take = [&](int at, int id) {
+    if (at < kList) s.list[at] = scores(id), s.list_id[at] = id;
   };
   const int vectors = scores.cache != nullptr ? a.vocabulary / 4 : 0;
 #pragma unroll 1
-  for (int i = static_cast<int>(threadIdx.x); i < vectors; i += kThreads) {
-    const float4 four = reinterpret_cast<const float4*>(scores.cache)[i];
-    if (fmaxf(fmaxf(four.x, four.y), fmaxf(four.z, four.w)) < edge) continue;
+  for (int first = 0; first < vectors; first += kHeld * kThreads) {
+    std::uint32_t mine = 0;
 #pragma unroll 1
-    for (int id = 4 * i; id < 4 * i + 4; ++id) take(id);
+    for (int i = 0; i < kHeld; ++i) {
+      const int at = first + i * kThreads + tid;
+      if (at >= vectors) break;
+      const float4 four = reinterpret_cast<const float4*>(scores.cache)[at];
+      const std::uint32_t bits = (four.x >= edge ? 1u : 0u) | (four.y >= edge ? 2u : 0u) |
+                                 (four.z >= edge ? 4u : 0u) | (four.w >= edge ? 8u : 0u);
+      mine |= bits << (4 * i);
+    }
+    // A warp's share of the list is claimed at once.
+    const int running = warp_running_sum(__popc(mine));
+    int place = 0;
+    if (lane == 31 && running > 0) place = atomicAdd(&s.listed, running);
+    place = __shfl_sync(kFullWarp, place, 31) + running - __popc(mine);
+#pragma unroll 1
+    for (; mine != 0; mine &= mine - 1) {
+      const int bit = __ffs(static_cast<int>(mine)) - 1;
+      take(place++, 4 * (first + bit / 4 * kThreads + tid) + bit % 4);
+    }
   }
 #pragma unroll 4
-  for (int id = 4 * vectors + static_cast<int>(threadIdx.x); id < a.vocabulary; id += kThreads) {
-    if (scores.logit(id) >= edge) take(id);
+  for (int id = 4 * vectors + tid; id < a.vocabulary; id += kThreads) {
+    if (scores.logit(id) >= edge) take(atomicAdd(&s.listed, 1), id);
   }
 }
 
-// The first bin that, with those before it, holds `goal` of the threads' own scores; the last one
-// where there are fewer. Every thread calls.
-__device__ int find_own_bin(float z, int goal) {
-  const int own = bin_of(z);
-  int low = 0, high = kBins - 1;
+// A bin that, with those before it, holds `goal` of the threads' own scores, at most one behind the
+// first such; the last one where there are fewer. By five bits at a time: a lane counts those of
+// the warp's scores whose bits are its number. Every thread calls; s.own_count is 0.
+__device__ int find_own_bin(SampleShared& s, float z, int goal) {
+  constexpr int kDigits = 2, kDigitBits = 5, kLeft = 1;  // bits, and those that are not looked at
+  static_assert(kBins == 1 << (kDigits * kDigitBits + kLeft));
+  const int lane = static_cast<int>(threadIdx.x) % 32, own = bin_of(z) >> kLeft;
+  int found = 0;  // the digits so far
 #pragma unroll 1
-  while (low < high) {
-    const int middle = (low + high) / 2;
-    const bool reached = __syncthreads_count(own <= middle ? 1 : 0) >= goal;
-    low = reached ? low : middle + 1;
-    high = reached ? middle : high;
+  for (int digit = 0; digit < kDigits; ++digit) {
+    const int shift = (kDigits - 1 - digit) * kDigitBits;
+    unsigned same = __ballot_sync(kFullWarp, own >> shift >> kDigitBits == found);
+#pragma unroll
+    for (int bit = 0; bit < kDigitBits; ++bit) {
+      const unsigned set = __ballot_sync(kFullWarp, (own >> shift >> bit & 1) != 0);
+      same &= (lane >> bit & 1) != 0 ? set : ~set;
+    }
+    if (same != 0) atomicAdd(&s.own_count[digit][lane], __popc(same));
+    __syncthreads();  // all warps' are counted
+    const int count = s.own_count[digit][lane], running = warp_running_sum(count);
+    const unsigned reached = __ballot_sync(kFullWarp, running >= goal);
+    if (reached == 0) return kBins - 1;
+    const int first = __ffs(static_cast<int>(reached)) - 1;
+    goal -= __shfl_sync(kFullWarp, running - count, first);
+    found = found << kDigitBits | first;
   }
-  return low;
+  return (found << kLeft) + (1 << kLeft) - 1;
+}
+
+// How many listed scores are above z.
+__device__ int listed_above(const SampleShared& s, float z) {
+  int above = 0;
+#pragma unroll 4
+  for (int i = 0; i < s.listed; i += 4) {  // behind the last there is −∞
+    const float4 four = *reinterpret_cast<const float4*>(s.list + i);
+    above +=
+        (four.x > z ? 1 : 0) + (four.y > z ? 1 : 0) + (four.z > z ? 1 : 0) + (four.w > z ? 1 : 0);
+  }
+  return above;
 }
 
 // The draw by a top-k of few and any other filters, or −1 where too many scores would have to be
 // listed. `own_greatest` is the greatest of the penalised logits that are the thread's and no
-// other's, −∞ where there is none; s.listed is 0. Every thread calls.
+// other's, −∞ where there is none. The list is as begin_list leaves it. Every thread calls.
 __device__ int draw_from_few(const SampleArguments& a, const Scores& scores, SampleShared& s,
                              const SamplingParams& params, std::uint32_t position,
                              float own_greatest) {
   const int tid = static_cast<int>(threadIdx.x);
-  list_scores(a, scores, s, find_own_bin(scores.score(own_greatest), params.top_k));
+  list_scores(a, scores, s, find_own_bin(s, scores.score(own_greatest), params.top_k));
   __syncthreads();  // the list is complete, in any order
   const int listed = s.listed;
   if (listed > kList) return -1;
-  const float z = tid < listed ? s.list[tid] : -INFINITY;
-  int above = 0;
-#pragma unroll 4
-  for (int i = 0; i < listed; ++i) above += s.list[i] > z ? 1 : 0;
-  bool kept = tid < listed && above < params.top_k;
+  const float z = s.list[tid];
+  bool kept = tid < listed && listed_above(s, z) < params.top_k;
   if (params.top_p < 1.0f) kept = passes_top_p(s, params.top_p, z, kept);
   float score = -INFINITY;
   int id = -1;
@@ -405,10 +439,19 @@ __device__ __noinline__ int greedy(const SampleArguments& a, const Scores& score
   return block_argmax(s, scores.greatest, found);
 }
 
+// An empty list. Every thread calls, before anything that synchronises the block.
+__device__ void begin_list(SampleShared& s) {
+  static_assert(kList == kThreads);
+  const int tid = static_cast<int>(threadIdx.x);
+  s.list[tid] = -INFINITY;
+  if (tid == 0) s.listed = 0;
+  if (tid < 64) s.own_count[tid / 32][tid % 32] = 0;
+}
+
 __global__ void __launch_bounds__(kThreads, 1) sample_kernel(const SampleArguments a) {
   extern __shared__ uint4 dynamic_shared[];
   SampleShared& s = *reinterpret_cast<SampleShared*>(dynamic_shared);
-  if (threadIdx.x == 0) s.listed = 0;
+  begin_list(s);
   pdl_launch_dependents();
   pdl_wait();
   const SamplingParams params = *a.params;

@@ -38,6 +38,18 @@ __device__ T warp_max(T value) {
   return warp_reduce<kLanes>(value, MaxOp{});
 }
 
+// The sum over the lanes up to the own one.
+template <typename T>
+__device__ T warp_running_sum(T value) {
+  const unsigned lane = threadIdx.x % 32;
+#pragma unroll
+  for (unsigned offset = 1; offset < 32; offset *= 2) {
+    const T below = __shfl_up_sync(kFullWarp, value, offset);
+    if (lane >= offset) value += below;
+  }
+  return value;
+}
+
 // Every thread gets the result over the block. `partial` holds 32 values of shared memory, free
 // again after the call's last barrier. Every thread of the block must call; whole warps only.
 template <typename Op, typename T>

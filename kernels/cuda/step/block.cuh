@@ -193,9 +193,10 @@ __device__ inline void copy_stage(const StepShared& b, StepStage* to, int index,
   cp_async_commit();
 }
 
-// A reading for the time line, where one is wanted.
+// A reading for the time line, where one is wanted. (By step_thread: which thread is the first
+// would be kept in local memory throughout, and asked for there before a block can even begin.)
 __device__ inline void stamp(StepShared& b, int which) {
-  if (b.timeline != nullptr && threadIdx.x == 0) {
+  if (b.timeline != nullptr && step_thread() == 0) {
     const std::int64_t row = step_place(b).index;
     b.timeline[(row * b.blocks + b.block) * kStepStamps + which] = clock64();
   }

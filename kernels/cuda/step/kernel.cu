@@ -140,7 +140,7 @@ __global__ void __launch_bounds__(kStepThreads, 1)
   StepShared& b = step_shared();
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
   pdl_launch_dependents();
-  if (threadIdx.x == 0) begin_block(b, launch);
+  if (step_thread() == 0) begin_block(b, launch);
   __syncthreads();
   if (warp == 1) {
     copy_stage(b, &b.stage[0], 0, lane);
@@ -157,7 +157,7 @@ __global__ void __launch_bounds__(kStepThreads, 1)
   }
   __syncthreads();
   const auto last = static_cast<std::uint32_t>(b.blocks - 1);
-  if (threadIdx.x == 0 && signal_exchange_increment(&b.control->exits, last) == last) {
+  if (step_thread() == 0 && signal_exchange_increment(&b.control->exits, last) == last) {
     b.control->used[b.parity] = static_cast<std::uint32_t>(launch.exchange_used);
     b.control->used[b.parity ^ 1] = 0;
     b.control->parity = b.parity ^ 1;

@@ -11,9 +11,10 @@
 //   few scores of that bin are listed and ranked. Where they are too many (thousands of nearly
 //   equal logits, or a threshold more than kRange below the maximum), bisection over the 32 bits of
 //   the score takes their place.
-// Limit: of few, one multiprocessor's read of V, a dozen barriers, and the fetch of instructions,
-// which no kernel before has left in a cache: hence loops that are not unrolled, and all that is
-// seldom needed out of the way in functions. Else some ten passes over V.
+// Limit: of few, one multiprocessor's read of V, six barriers, and what 1024 threads execute
+// between them: 20000 cycles in all, of which the read is 6000 and each of finding the bin, listing
+// and ranking some 4000. Code that is seldom needed is out of the way in functions. Else some ten
+// passes over V.
 #include <cfloat>
 
 #include "kernels/core/philox.h"

@@ -1,7 +1,7 @@
 // config.json: the shape of a model and which of its features are in use.
 //
-// Absent fields get the value that transformers gives them for the model type. Whatever would
-// change the result and is not implemented is refused by name instead of being skipped.
+// Absent fields get the value that transformers gives them for the model type. A feature that would
+// change the result and that the engine does not have is refused by name instead of being skipped.
 //
 // Errors: Error{kModel} for a missing, malformed or contradictory field, with file, field,
 // expected and found; Error{kUnsupported} for a valid feature that the engine does not have.

@@ -31,6 +31,7 @@ namespace {
 using Mass = unsigned long long;
 
 constexpr int kThreads = 1024, kBins = 2048, kList = 1024;
+constexpr int kOwnDigits = 2, kOwnDigitBits = 5;  // of the bin of a thread's own greatest score
 constexpr int kFew = 512;        // the largest top-k for which so many maxima tell enough
 constexpr float kRange = 32.0f;  // below e⁻²⁸ of the maximum a mass is 0 anyway
 
@@ -74,7 +75,7 @@ struct alignas(16) SampleShared {  // the cached scores follow it
   alignas(16) float list[kList];
   int list_id[kList];
   Mass scan[32];
-  int own_count[2][32];
+  int own_count[kOwnDigits][1 << kOwnDigitBits];
   std::uint32_t reduce_key[2][32];
   Mass reduce_mass[32];
   int listed;
@@ -313,16 +314,17 @@ __device__ void list_scores(const SampleArguments& a, const Scores& scores, Samp
 // first such; the last one where there are fewer. By five bits at a time: a lane counts those of
 // the warp's scores whose bits are its number. Every thread calls; s.own_count is 0.
 __device__ int find_own_bin(SampleShared& s, float z, int goal) {
-  constexpr int kDigits = 2, kDigitBits = 5, kLeft = 1;  // bits, and those that are not looked at
-  static_assert(kBins == 1 << (kDigits * kDigitBits + kLeft));
+  constexpr int kLeft = 1;  // bits that are not looked at
+  static_assert(kBins == 1 << (kOwnDigits * kOwnDigitBits + kLeft));
+  static_assert(1 << kOwnDigitBits == 32, "a lane has a value of a digit");
   const int lane = static_cast<int>(threadIdx.x) % 32, own = bin_of(z) >> kLeft;
   int found = 0;  // the digits so far
 #pragma unroll 1
-  for (int digit = 0; digit < kDigits; ++digit) {
-    const int shift = (kDigits - 1 - digit) * kDigitBits;
-    unsigned same = __ballot_sync(kFullWarp, own >> shift >> kDigitBits == found);
+  for (int digit = 0; digit < kOwnDigits; ++digit) {
+    const int shift = (kOwnDigits - 1 - digit) * kOwnDigitBits;
+    unsigned same = __ballot_sync(kFullWarp, own >> shift >> kOwnDigitBits == found);
 #pragma unroll
-    for (int bit = 0; bit < kDigitBits; ++bit) {
+    for (int bit = 0; bit < kOwnDigitBits; ++bit) {
       const unsigned set = __ballot_sync(kFullWarp, (own >> shift >> bit & 1) != 0);
       same &= (lane >> bit & 1) != 0 ? set : ~set;
     }
@@ -333,7 +335,7 @@ __device__ int find_own_bin(SampleShared& s, float z, int goal) {
     if (reached == 0) return kBins - 1;
     const int first = __ffs(static_cast<int>(reached)) - 1;
     goal -= __shfl_sync(kFullWarp, running - count, first);
-    found = found << kDigitBits | first;
+    found = found << kOwnDigitBits | first;
   }
   return (found << kLeft) + (1 << kLeft) - 1;
 }
@@ -446,7 +448,7 @@ __device__ void begin_list(SampleShared& s) {
   const int tid = static_cast<int>(threadIdx.x);
   s.list[tid] = -INFINITY;
   if (tid == 0) s.listed = 0;
-  if (tid < 64) s.own_count[tid / 32][tid % 32] = 0;
+  if (tid < kOwnDigits * 32) s.own_count[tid / 32][tid % 32] = 0;
 }
 
 __global__ void __launch_bounds__(kThreads, 1) sample_kernel(const SampleArguments a) {
